@@ -4,32 +4,32 @@ MaskstreamError
 ├── ShardError      a shard is missing, truncated or damaged
 ├── SampleError     one sample cannot be read or decoded (names the shard, the key, the component and the reason)
 │   ├── RemovedError    the sample was removed from the split
-│   └── MovedError      the sample is in another tar now; the same request, made again, finds it
+│   └── MovedError      the sample is now in another tar; repeating the request finds it
 ├── StoreError      a store cannot read or write bytes
 │   ├── MissingFileError   the store has no file of this name
 │   └── UnlistedError      the store cannot list its files
-├── OutageError     something cannot be read or had now; nothing is known to be wrong with the bytes
+├── OutageError     a read or a resource failed for now; no bytes are known to be damaged
 ├── ResumeError     a saved state cannot be resumed exactly
 ├── UnfinishedError shards of a job are not written yet
 ├── BusyError       another run writes to the same folder
 ├── MainModuleError  a worker process cannot import the main module, which it needs
 ├── WorkerDiedError the worker processes of one task or batch died repeatedly
-└── DatasetError    raw data do not have the published layout (says what is missing, where, and how to get it)
+└── DatasetError    raw data do not have the published layout
 """
 
 from functools import partial
 
 
 class DataError(ValueError):
-    """Bytes or numbers of a sample are not as their format says; the message says how.
+    """Bytes or numbers of a sample violate their format; the message describes the violation.
 
-    Parsers and decoders raise it. It leaves no loader and no command: `Manifest.reading` makes a SampleError of it, and
-    `verify` a problem.
+    Parsers and decoders raise it. It never leaves a loader or a command: `Manifest.reading` turns it into a
+    SampleError, and `verify` into a problem.
     """
 
 
 class MaskstreamError(Exception):
-    """The root of all errors about data."""
+    """Base class of all errors about data."""
 
 
 class ShardError(MaskstreamError):
@@ -37,7 +37,7 @@ class ShardError(MaskstreamError):
 
 
 class SampleError(MaskstreamError):
-    """A sample cannot be used; `shard`, `key`, `component` and `reason` say which one and why."""
+    """A sample cannot be used; `shard`, `key` and `component` identify it, and `reason` explains why."""
 
     def __init__(self, *, shard: str, key: str, component: str, reason: str) -> None:
         super().__init__(f"sample {key!r} in {shard}, component {component!r}: {reason}")
@@ -52,11 +52,11 @@ class SampleError(MaskstreamError):
 
 
 class RemovedError(SampleError):
-    """A sample was removed from its split. It is replaced as one that cannot be used, and is no sign of damage."""
+    """A sample was removed from its split. It is replaced like an unusable one, but is not a sign of damage."""
 
 
 class MovedError(SampleError):
-    """The tar of a sample was replaced after the request was made; the same request, made again, reads the new tar."""
+    """The tar of a sample was replaced after the request was made; repeating the request reads the new tar."""
 
 
 class StoreError(MaskstreamError):
@@ -68,34 +68,34 @@ class MissingFileError(StoreError):
 
 
 class UnlistedError(StoreError):
-    """The store cannot list its files; those of a split are named by its dataset.json."""
+    """The store cannot list its files; a split's files are listed in its dataset.json."""
 
 
 class OutageError(MaskstreamError):
-    """Something cannot be read, or the machine has nothing left to give, now. Nothing is known to be wrong with the
-    bytes, so the same command continues when this is mended.
+    """A read failed, or the machine ran out of a resource. No bytes are known to be damaged, so rerunning the command
+    continues once this is fixed.
     """
 
 
 class ResumeError(MaskstreamError):
-    """A saved state cannot be resumed exactly; the message says what differs."""
+    """A saved state cannot be resumed exactly; the message lists the differences."""
 
 
 class UnfinishedError(MaskstreamError):
-    """A job cannot be finished, because shards are not written yet; the message says how many and which."""
+    """A job cannot be finished, because shards are not written yet; the message lists them."""
 
 
 class BusyError(MaskstreamError):
-    """Another run writes to the folder; the message names its process and says what to do."""
+    """Another run writes to the folder; the message identifies its process and suggests a remedy."""
 
 
 class WorkerDiedError(MaskstreamError):
-    """The worker processes of one task or batch died repeatedly; the message says how, and of which."""
+    """The worker processes of one task or batch died repeatedly; the message identifies it and explains how."""
 
 
 class DatasetError(MaskstreamError):
-    """Raw data do not have the expected layout; the message says what is missing, where, and how to get it."""
+    """Raw data do not have the expected layout; the message lists the missing files and how to get them."""
 
 
 class MainModuleError(MaskstreamError):
-    """A worker process needs the main module but cannot import it; the message says for which object."""
+    """A worker process needs the main module for an object but cannot import it; the message identifies the object."""

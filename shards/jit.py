@@ -1,12 +1,12 @@
 """Kernels: small loops compiled with numba, for computations that would need many numpy calls on small arrays.
 
-Importing numba takes 0.15 s, so only files of kernels import this module, and callers import these files inside
-functions. `KERNELS`, in a module of classes that workers are sent, names those files for the server of workers.
+Importing numba takes 0.15 s, so only kernel files import this module, and callers import these files inside functions.
+A module whose classes are sent to workers lists its kernel files in `KERNELS`, for the worker server.
 
-A kernel is compiled at its first call (about 10 s for all of flow and masks) and kept beside its file, or in the user's
-cache folder if that is not writable; other processes load it from there in some milliseconds. If neither is writable,
-each process compiles for itself. NUMBA_CACHE_DIR sets another folder. What is kept is code, so it is read only from
-`__pycache__`, whose files Python runs too, and from a folder to which nobody else may write.
+A kernel is compiled at its first call (about 10 s for all of flow and masks) and cached next to its file, or in the
+user's cache folder if that is not writable; other processes load it from there in a few milliseconds. If neither is
+writable, each process compiles its own. NUMBA_CACHE_DIR sets another folder. The cache contains code, so it is read
+only from `__pycache__`, whose files Python runs too, and from a folder that no other user can write to.
 """
 
 import sys
@@ -31,13 +31,13 @@ with importing():
     from numba.core.registry import cpu_target
     from numba.extending import intrinsic
 
-    # The first call of a kernel needs these too; processes that are forked from this one have them then.
+    # The first call of a kernel needs these too; processes forked from this one then have them.
     import_module("numpy.ma")
     entrypoints.init_all()  # type: ignore[no-untyped-call]
     _ = cpu_target.target_context
 
-# What the memory management in compiled kernels calls. numba names these addresses when it compiles that management,
-# which takes a tenth of the time of importing numba and touches a third of LLVM: kernels that are loaded have it.
+# Functions that the memory management in compiled kernels calls. numba registers their addresses when it compiles this
+# management, which takes a tenth of numba's import time and touches a third of LLVM; loaded kernels already contain it.
 for _name, _of in import_module("numba.core.runtime._nrt_python").c_helpers.items():
     add_symbol(_name if _name.startswith("_") else f"NRT_{_name}", _of)
 
@@ -49,8 +49,8 @@ _ONLY = "kernel"
 
 
 class _Environment:
-    """What the code of a function that a kernel calls knows of Python, as it is kept: constants, since kernels run
-    without it. With what numba keeps, a process that loads it imports the function's module, of which there are many.
+    """The Python environment of a function that a kernel calls, as cached: only constants, since kernels run without
+    Python. With numba's own environment, a process that loads the cache would import the modules of all functions.
     """
 
     def __init__(self, of: Any) -> None:
@@ -71,10 +71,10 @@ def _environment(module: str, constants: list[object], name: str) -> object:
 
 
 class _Cache(FunctionCache):
-    """The compiled code of a kernel on disk: files of their own for each text of the source, signature and processor.
+    """The compiled code of a kernel on disk, in separate files per source text, signature and processor.
 
-    numba's own cache compares times of the source, which packages may set, and processes that compile a kernel for
-    different signatures at the same time may write to one file.
+    numba's cache compares modification times of the source, which packages may set, and processes that compile a kernel
+    for different signatures at the same time may write to one file.
     """
 
     def __init__(self, function: Any) -> None:
@@ -115,10 +115,10 @@ class _Cache(FunctionCache):
 
 
 def kernel(function: Callable[P, R]) -> Callable[P, R]:
-    """The compiled `function`. It releases the GIL, and follows IEEE 754 without contraction on every machine.
+    """Compile `function`. The kernel releases the GIL, and follows IEEE 754 without contraction on every machine.
 
-    A kernel does not check bounds. It may call only kernels of its own file, since it is compiled again only when that
-    file or a number or tuple that is global there changes.
+    A kernel does not check bounds. It may call only kernels of the same file, since it is recompiled only when that
+    file, or a global number or tuple in it, changes.
     """
     made: Any = numba.njit(nogil=True, error_model="numpy")(function)
     with suppress(RuntimeError, OSError):  # no folder for the cache is writable, or there is no source
@@ -127,7 +127,7 @@ def kernel(function: Callable[P, R]) -> Callable[P, R]:
 
 
 class _Watch(event.Listener):
-    """Tells how many kernels more are being compiled, 1 or -1."""
+    """Reports changes of the number of kernels being compiled, 1 or -1."""
 
     def __init__(self, tell: Callable[[int], None]) -> None:
         self._tell = tell
@@ -182,7 +182,7 @@ def undefined(of: ir.VectorType) -> ir.Constant:
 
 
 def picked(b: ir.IRBuilder, one: ir.Value, other: ir.Value, lanes: Sequence[int]) -> ir.Value:
-    """The lanes of two vectors with these numbers; those of `other` follow those of `one`."""
+    """Select lanes of two vectors by number; the lanes of `other` are numbered after the lanes of `one`."""
     return b.shuffle_vector(one, other, ir.Constant(vector(32, len(lanes)), list(lanes)))
 
 

@@ -41,9 +41,9 @@ _MOST_FILES = 32
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Start:
-    """What a process needs before it can import anything.
+    """The settings that a process needs before it can import anything.
 
-    parent: id of the process that wants the work done. main: name or file of its main module; None if it has neither.
+    parent: id of the process that requested it. main: name or file of its main module; None if it has neither.
     files: descriptors that the process inherits.
     """
 
@@ -62,7 +62,7 @@ class Main:
     script: str | None = None
 
     def run(self) -> dict[str, Any]:
-        """Run the module, but not what stands under `if __name__ == "__main__":`; returns its names."""
+        """Run the module, except the code under `if __name__ == "__main__":`; returns its names."""
         if self.module is not None:
             return runpy.run_module(self.module, run_name="__mp_main__", alter_sys=True)
         return runpy.run_path(self.script or "", run_name="__mp_main__")
@@ -143,11 +143,11 @@ def _end_with(parent: int) -> None:
 def serve_forks(control: Descriptor, modules: Sequence[str]) -> None:
     """Import modules, then fork a process for each order that arrives at the socket `control`.
 
-    A request is one byte, and descriptors: a socket for the answers, the order, those of `STREAMS` whose bit is set in
+    A request is one byte and some descriptors: a socket for the answers, the order, the `STREAMS` whose bits are set in
     the byte, and the order's files. The answers are the id of the process and, when it has ended, its exit code, each
-    in 8 bytes. The server ends when nobody else has the socket and its last process has ended.
+    in 8 bytes. The server ends once no other process has the socket open and its last process has ended.
     """
-    gc.disable()  # what is imported from now on stays
+    gc.disable()  # imported modules are never freed
     for name in modules:
         with suppress(ImportError):
             import_module(name)
@@ -193,7 +193,7 @@ def _report_ended(answers: dict[int, socket.socket]) -> None:
 
 
 def _tell(answer: socket.socket, number: int) -> None:
-    with suppress(OSError):  # nobody asks any more
+    with suppress(OSError):  # the caller no longer waits
         answer.sendall(number.to_bytes(8, "big", signed=True))
 
 

@@ -1,14 +1,14 @@
-"""Worker processes that start from a clean interpreter, in scripts as people write them.
+"""Worker processes that start from a clean interpreter, also from unguarded scripts and notebooks.
 
 multiprocessing imports the caller's main module into every process that it starts. A script without a `__main__` guard
 would run again there, and a notebook or a script from stdin has no file to import. A `Process` imports the main module
 only when it receives an object whose class or function is defined there. It ends with its parent, even by SIGKILL.
 
-On Linux processes can be forked from a server, which has imported what they need: they start at once and share its
-memory. The server has none of the caller's threads, locks and CUDA contexts. It ends with the last process that it
-forked and the one that started it. If it is killed, so are its processes, and the next one has a new server. What a
-process inherits is what the server got when it started, so when that has changed, such as a variable of the
-environment, a new server is started. The current folder, `sys.path` and the standard streams are those of now.
+On Linux, processes can be forked from a server that has already imported the modules they need, so they start at once
+and share its memory. The server has none of the caller's threads, locks or CUDA contexts. It ends once its caller and
+all processes that it forked have ended. If it is killed, its processes are killed too, and the next process starts a
+new server. Processes inherit the server's environment from its start, so if an environment variable or similar has
+changed since, a new server is started. The current folder, `sys.path` and standard streams are always up to date.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def open_memory_file(size: int = 0) -> int:
             file = os.dup(made.fileno())
     try:
         if size and hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(file, 0, size)  # or it would be a signal when it is written that there is no memory
+            os.posix_fallocate(file, 0, size)  # otherwise a lack of memory would raise a signal on writing
         else:
             os.ftruncate(file, size)
     except BaseException:
@@ -300,8 +300,8 @@ class _Server:
 
 
 class _Servers:
-    """The servers of this process: one for each value of `also`, since what a server has imported takes memory; others
-    after something changed that processes inherit.
+    """The servers of this process: one per value of `also`, since imported modules take memory, and new ones once
+    anything that processes inherit has changed.
     """
 
     def __init__(self) -> None:

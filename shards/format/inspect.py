@@ -24,16 +24,15 @@ _PLACES = {*TABLE_FACTS, "header_size", "data_offset"}
 
 
 def inspect(location: SplitLocation) -> dict[str, Any]:
-    """A summary of the split at a location as JSON values.
+    """Summarise the split at a location as JSON values.
 
-    It holds dataset, split, modality, profile, version, settings, fingerprint, counts, bytes_per_component,
-    samples_per_label (those without one are called "no label") and rejects_per_stage (the ten most frequent, then
-    "others"); of a split that was divided
-    held_out, what was held out of it, and of that held_out_of. `video` gives for each video
-    component hours, bytes_per_second, the counts of codecs, resolutions and frame rates, and mean, min and max of the
-    frames per video and per GOP. `sound` gives for each sound component hours, seconds per sample, and the counts of
-    sample rates and channels. `facts` gives mean, min and max of every fact `COMPONENT.FACT`. Raises ShardError if the
-    split cannot be read.
+    The summary contains dataset, split, modality, profile, version, settings, fingerprint, counts, bytes_per_component,
+    samples_per_label (samples without a label count as "no label") and rejects_per_stage (the ten most frequent, then
+    "others"). A divided split also has `held_out`, which describes the held-out part, and that part has `held_out_of`.
+    `video` lists, per video component, hours, bytes_per_second, the counts of codecs, resolutions and frame rates, and
+    the mean, min and max of frames per video and per GOP. `sound` lists, per audio component, hours, seconds per sample
+    and the counts of sample rates and channels. `facts` lists mean, min and max of every fact `COMPONENT.FACT`. Raises
+    ShardError if the split cannot be read.
     """
     manifest = Manifest.load(location)
     rejects = read_rejects(manifest.store, manifest.info)

@@ -1,11 +1,10 @@
-"""What a split leaves out: its rejects, the samples that were removed, what is left of those that were erased, and
-those that were held out of it as another split.
+"""Samples that a split leaves out: rejects, removed samples, erased samples, and samples held out as another split.
 
-The numbers of removed samples are in a file that dataset.json names, and so are, of a split that was divided and of
-what was held out, the numbers of its samples among those of its parts. An erased sample leaves zeros in its tar, and a
-row of the manifest that keeps its slot in the order. Its members are zero, at unchanged offsets, under the name
-`__erased__`, which readers of WebDataset pass over. Its row has another key, no source, no label and no components. The
-tar has another name, so that nobody reads it with an earlier index.
+The numbers of removed samples are stored in a file listed in dataset.json. After `maskstream split`, both splits also
+have a file with the numbers of their samples among all samples of their parts. An erased sample leaves zeros in its
+tar, and a manifest row that keeps its slot in the order. Its members are zero, at unchanged offsets, under the name
+`__erased__`, which WebDataset readers skip. Its row has a new key and no source, label or components. The tar is
+renamed, so that it is never read with an earlier index.
 """
 
 import re
@@ -30,7 +29,9 @@ from .sample import Reject
 Int64s = npt.NDArray[np.int64]
 
 REMOVED, SELECTED = "removed", "selected"
-"""The fields of dataset.json that name the files, if samples were removed, or are not all of the parts' samples."""
+"""Fields of dataset.json with the names of these files: if samples were removed, and if the split has only some of its
+parts' samples.
+"""
 CURATED = "curated"
 """Column that marks the removed samples that only a curation left out, and their number in the counts."""
 _COLUMN = "sample"
@@ -60,21 +61,19 @@ def encode_numbers(samples: Int64s, curated: Int64s | None = None) -> bytes:
 
 
 def count_removed(counts: Mapping[str, int], removed: Int64s, curated: Int64s) -> dict[str, int]:
-    """The counts of a version with these removed samples, of which a curation alone left out some."""
+    """Return the counts of a version with these removed samples; `curated` are those that only a curation left out."""
     others = {name: count for name, count in counts.items() if name not in (REMOVED, CURATED)}
     found = {REMOVED: len(removed), CURATED: len(curated)}
     return others | {name: count for name, count in found.items() if count}
 
 
 def count_part_samples(info: Mapping[str, Any]) -> int:
-    """The number of samples of all parts of the split that `info` describes, also of those that it leaves out."""
+    """Return the number of samples in all parts of the split, including those that it leaves out."""
     return sum(part["samples"] for part in info["parts"])
 
 
 def read_removed(store: Store, info: Mapping[str, Any]) -> Int64s:
-    """The numbers, among the samples of all parts, of the removed samples of the split that `info` describes, sorted,
-    int64 (R,).
-    """
+    """Return the sorted numbers of the removed samples among the samples of all parts, int64 (R,)."""
     found = _read_numbers(store, info, REMOVED)
     return np.empty(0, np.int64) if found is None else found
 
@@ -93,18 +92,18 @@ def read_curated(store: Store, info: Mapping[str, Any]) -> Int64s:
 
 
 def read_selected(store: Store, info: Mapping[str, Any]) -> Int64s | None:
-    """The numbers, among the samples of all parts, of those that the split has, sorted, int64 (N,); None for all."""
+    """Return the sorted numbers of the split's samples among the samples of all parts, int64 (N,); None for all."""
     found = _read_numbers(store, info, SELECTED)
     if found is not None and len(found) != info["counts"]["samples"]:
         raise ShardError(
-            f"{store.location}/{info[SELECTED]} has {len(found)} samples, but dataset.json says "
+            f"{store.location}/{info[SELECTED]} has {len(found)} samples, but dataset.json lists "
             f"{info['counts']['samples']}; {REMEDY}"
         )
     return found
 
 
 def read_selected_sum(info: Mapping[str, Any]) -> str:
-    """The checksum of the file of the samples that the split has; "" if it has all of its parts."""
+    """Return the checksum of the file with the split's sample numbers; "" if it has all samples of its parts."""
     return str(info["files"][info[SELECTED]][SUM]) if SELECTED in info else ""
 
 

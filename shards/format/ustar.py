@@ -1,7 +1,7 @@
-"""Walks the members of a tar in one pass; sizes in headers are checked against the size of the file.
+"""Iterates over the members of a tar in one pass and checks the sizes in headers against the file size.
 
-Shards must be USTAR. Foreign tars may also be GNU, PAX or of the oldest form. `tarfile` does not walk the tar, because
-a damaged header with a huge or negative size makes it loop forever.
+Shards must be USTAR. Foreign tars may also be GNU, PAX or pre-POSIX tars. `tarfile` is not used to iterate, because a
+damaged header with a huge or negative size makes it loop forever.
 
 NVIDIA DALI's `fn.readers.webdataset` reads the `.idx` file of a tar instead of its headers. Its format is v1.2, byte
 for byte as DALI's `wds2idx` writes it: a line `v1.2 N`, then a line for each of the N samples with `ending offset size
@@ -27,7 +27,7 @@ _GNU_LONG_NAME, _GNU_LONG_LINK, _PAX, _PAX_GLOBAL, _PAX_SOLARIS = b"L", b"K", b"
 _EXTENSIONS = (_GNU_LONG_NAME, _GNU_LONG_LINK, _PAX, _PAX_GLOBAL, _PAX_SOLARIS)
 _GZIP = b"\x1f\x8b"
 MAX_EXTENSION_BYTES = 1 << 20
-"""The largest extension header, which only adds to the next header."""
+"""The largest extension header; it only extends the next header."""
 
 MAX_PADDING_BYTES = (1 << 20) + 2 * BLOCK_BYTES
 """The most zeros at the end: programs fill the last record, which has 10 kB by default and 1 MiB on tapes."""
@@ -85,9 +85,9 @@ class HashedReader:
 def walk(reader: TarReader, *, foreign: bool = False) -> Iterator[tarfile.TarInfo]:
     """Yield each member with `offset_data`. The reader is then at its data, and the caller may read any part of them.
 
-    The walk ends at the end of the archive: two blocks of zeros, and nothing but zeros after them. Raises ShardError if
-    the file ends before, or goes on behind, as one of which a header was zeroed; and if a header is not USTAR.
-    With `foreign`, GNU and PAX tars are read too, with the long names and sizes of their extension headers.
+    The archive ends with two blocks of zeros, followed only by zeros. Raises ShardError if the file ends earlier, if
+    other data follow (for example because a header was zeroed), or if a header is not USTAR. With `foreign`, GNU and
+    PAX tars are read too, with the long names and sizes of their extension headers.
     """
     extended: dict[str, str] = {}
     while True:
@@ -126,20 +126,22 @@ def walk(reader: TarReader, *, foreign: bool = False) -> Iterator[tarfile.TarInf
 
 
 def _check_end(reader: TarReader, start: int) -> None:
-    """Raise ShardError unless a second block of zeros follows that at `start`, and nothing but zeros."""
+    """Raise ShardError unless the block of zeros at `start` is followed by a second one and only zeros after it."""
     if reader.read(BLOCK_BYTES) != bytes(BLOCK_BYTES):
-        raise ShardError(f"the tar has one block of zeros at byte {start}, and two end an archive")
+        raise ShardError(f"the tar has one block of zeros at byte {start}; expected two at the end of an archive")
     while data := reader.read(CHUNK_BYTES):
         if data.count(0) != len(data):
             raise ShardError(
-                f"the tar goes on behind its end at byte {start}; a header was zeroed, or tars were joined with cat"
+                f"the tar continues after its end at byte {start}; a header was zeroed, or tars were joined with cat"
             )
     if reader.position % BLOCK_BYTES:
-        raise ShardError(f"the tar has {reader.position} bytes, and blocks of {BLOCK_BYTES}, so a part of it is gone")
+        raise ShardError(
+            f"the tar has {reader.position} bytes, not a multiple of {BLOCK_BYTES}, so part of it is missing"
+        )
     if reader.position - start > MAX_PADDING_BYTES:
         raise ShardError(
             f"the tar is zero from byte {start} to its end at {reader.position}; more than {MAX_PADDING_BYTES} zeros "
-            "are a download that was not finished"
+            "indicate an unfinished download"
         )
 
 
@@ -147,7 +149,7 @@ def _read_extension(member: tarfile.TarInfo, reader: TarReader) -> dict[str, str
     """The fields of a GNU or PAX extension header for the next member, such as `path` and `size`."""
     if member.size > MAX_EXTENSION_BYTES:
         raise ShardError(
-            f"the header at byte {member.offset} has {member.size} bytes; at most {MAX_EXTENSION_BYTES} are legal"
+            f"the header at byte {member.offset} has {member.size} bytes; at most {MAX_EXTENSION_BYTES} are allowed"
         )
     data = reader.read(member.size)
     if member.type == _GNU_LONG_NAME:

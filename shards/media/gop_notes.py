@@ -1,30 +1,30 @@
-"""What preprocessing found out about the frames of a GOP: a run of `uuid` boxes beside the GOP's packets.
+"""Notes that preprocessing stores on the frames of a GOP, as `uuid` boxes next to the GOP's packets.
 
-They stand between the `moof` and the `mdat` of the GOP (ISO 14496-12, sec. 4.2), where players and demuxers pass over
-them: a clip reads them with the GOP, and no request is their own. A note is a `uuid` box; its payload, big-endian,
-begins with 16 bytes that identify it.
+The boxes lie between the `moof` and the `mdat` of the GOP (ISO 14496-12, sec. 4.2), where players and demuxers skip
+them. A clip reads them together with the GOP, without an extra request. A note is a `uuid` box with a big-endian
+payload that begins with a 16-byte identifier.
 
-Where scenes begin: preprocessing compares all neighbouring frames, so loaders need not look for cuts in each clip.
+Scene starts: preprocessing compares all neighbouring frames, so loaders need not search each clip for cuts.
 
     version u8 = 1   distance u8   frames u16   first u32
-    starts  u8 (ceil(frames / 8))   the n-th bit, from the lowest on, is that of frame `first` + n * distance: whether a
+    starts  u8 (ceil(frames / 8))   bit n, counted from the lowest, belongs to frame `first` + n * distance: whether a
                                     scene begins between it and the frame `distance` before
 
-The flow that leads back from the first frame of a GOP to the frame DISTANCE before it: a frame that starts a GOP has no
-motion vectors, so preprocessing computes them. Cells have CELL x CELL pixels, and those at the right and lower border
-may exceed the frame.
+Backward flow from the first frame of a GOP to the frame DISTANCE before it: a frame that starts a GOP has no motion
+vectors, so preprocessing computes them. Cells have CELL x CELL pixels; cells at the right and bottom edges may extend
+beyond the frame.
 
     version u8 = 1   distance u8   rows u16   columns u16   frame u32
-    x    int8 (rows, columns)    in quarters of a pixel of the video, what is at p was at p + (x, y)
+    x    int8 (rows, columns)    in quarter pixels of the video: the content at p was at p + (x, y)
     y    int8 (rows, columns)
-    kept uint8 (rows, columns)   0 to 255: how well the earlier frame, moved along it, explains the cell
+    kept uint8 (rows, columns)   0 to 255: how well the earlier frame, warped by this flow, explains the cell
 
-The energy of the cells of every DISTANCE-th frame, where the profile asks for it (`VideoProfile.energy`): the sum over
-a cell of the squared difference, in grey levels, from the frame DISTANCE before, moved along the vectors, as far as it
-exceeds a dead zone. Frame 0 has none.
+Cell energy of every DISTANCE-th frame, if the profile requests it (`VideoProfile.energy`): the squared difference, in
+grey levels, from the frame DISTANCE before, warped along the vectors, summed over the cell beyond a dead zone. Frame 0
+has no energy.
 
     version u8 = 1   distance u8   frames u16   rows u16   columns u16   first u32
-    codes zlib of uint8 (frames, rows, columns)   `encode_energy`; of the frames first, first + DISTANCE, ...
+    codes zlib of uint8 (frames, rows, columns)   `encode_energy`; for the frames first, first + DISTANCE, ...
 """
 
 import struct
@@ -86,7 +86,7 @@ _FLOW_VERSION = 1
 class KeyFlow:
     """Backward flow of frame number `frame` to the one `distance` before it.
 
-    planes: int8 (3, rows, columns), the vectors and the bytes of what is kept.
+    planes: int8 (3, rows, columns): x, y and, as bytes, `kept`.
     """
 
     frame: int
@@ -189,7 +189,7 @@ _ID_SIZE = 16
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GopNotes:
-    """What is known of the frames of some GOPs.
+    """The notes on the frames of some GOPs.
 
     flows: by frame number, the flow from the first frame of a GOP to the one DISTANCE before it. starts: by frame
     number, whether a scene begins between the frame and the one DISTANCE before it. energy: by frame number, the codes
@@ -202,10 +202,10 @@ class GopNotes:
 
 
 def gop_notes(data: memoryview, width: int, height: int, whole: int | None = None) -> GopNotes:
-    """The notes in a run of whole fragments of a video of width x height pixels.
+    """Return the notes in a run of whole fragments of a video of width x height pixels.
 
-    whole: the size of the run in bytes, where `data` is only its beginning, as for `read_fragments`. Boxes of another
-    kind are passed over. Raises Mp4Error for notes that do not fit the video.
+    whole: the size of the run in bytes if `data` is only its beginning, as for `read_fragments`. Other boxes are
+    skipped. Raises Mp4Error for notes that do not fit the video.
     """
     found = GopNotes()
     try:
@@ -231,7 +231,7 @@ def note_box(payload: bytes) -> bytes:
 
 
 def with_box(fragment: bytes, box: bytes) -> bytes:
-    """A fragment (moof mdat) with boxes between the two; the offsets of its packets grow by the size of the boxes."""
+    """Insert boxes between the moof and mdat of a fragment; its packet offsets grow by the size of the boxes."""
     (_, _, start, end), *_ = boxes(memoryview(fragment), 0, len(fragment))
     head = bytearray(fragment[:end])
     for at in _track_runs(memoryview(fragment), start, end):

@@ -1,12 +1,12 @@
-"""The packet tables of sounds in a foreign tar NAME.tar, in the packets file `NAME.packets`.
+"""The packet tables of audio in a foreign tar NAME.tar, stored in the packets file `NAME.packets`.
 
-The table of a sound is at the fact `table_offset`, all little-endian: a head of 96 bytes (HEAD), the decoder's
-extradata (`setup` bytes), and for `packets` one record per cell (CELL) and per piece of a packet (PIECE).
+A table is at its file's fact `table_offset`, all little-endian: a header of 96 bytes (HEAD), the decoder's extradata
+(`setup` bytes), and for `packets` one record per cell (CELL) and per piece of a packet (PIECE).
 
-There are three kinds. `pcm`: sample n is at byte `begin + n * frame_bytes` of the member. `packets`: the sound is
-divided into cells of `cell_samples`. The table says for each cell at which packet decoding must start so that its
-samples equal those of a decode from the beginning; the indexer has tried every cell. `whole`: the member must be
-decoded as a whole, by its container.
+There are three kinds. `pcm`: sample n is at byte `begin + n * frame_bytes` of the member. `packets`: the audio is
+divided into cells of `cell_samples`. For each cell the table lists the packet at which decoding must start to produce
+the same samples as a decode from the beginning; the indexer has tested every cell. `whole`: the member must be decoded
+as a whole, through its container.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class SoundTable:
 
 @dataclass(frozen=True, slots=True)
 class SoundHead:
-    """The head of a table, with the positions of its other parts. Its fields match HEAD."""
+    """The header of a table, which locates its other parts. The fields match HEAD."""
 
     kind: str
     codec: str
@@ -107,7 +107,7 @@ class SoundHead:
 
     @classmethod
     def parse(cls, data: bytes) -> SoundHead:
-        """Parse the first bytes of a table. Raise SoundTableError if they are not a head."""
+        """Parse the first bytes of a table. Raise SoundTableError if they are not a header."""
         if len(data) < HEAD.itemsize or data[: len(MAGIC)] != MAGIC:
             raise SoundTableError("the sound has no table")
         _, *names, rate, setup, samples, cells, begin, frame, pieces = np.frombuffer(data, HEAD, 1)[0].tolist()

@@ -1,8 +1,8 @@
-"""The index of a video: which bytes of its member hold which frames; and the packet tables of videos in foreign tars.
+"""The index of a video, which maps frames to bytes of its member, and the packet tables of videos in foreign tars.
 
-Those of a foreign tar NAME.tar are in the packets file `NAME.packets`, that of a video at the fact `table_offset`. A
-table is a header (`ftyp moov` of a fragmented MP4, whatever the member's container is), then one little-endian record
-of 24 bytes per packet in decoding order: int64 first byte in the member, uint32 size, uint32 flags (1: keyframe, 2:
+The packet tables of a foreign tar NAME.tar are stored in `NAME.packets`, each at its video's fact `table_offset`. A
+table is a header (`ftyp moov` of a fragmented MP4, whatever the member's container), then one little-endian record of
+24 bytes per packet in decoding order: int64 first byte in the member, uint32 size, uint32 flags (1: keyframe, 2:
 shown), int64 pts in the header's time scale. A loader reads only the records of a clip's GOPs and parses no container.
 """
 
@@ -22,13 +22,13 @@ from .mp4 import Mp4Error, Packets
 Int64s = npt.NDArray[np.int64]
 
 GOP_LISTS = ("gop_first_frame", "gop_offset", "gop_size", "gop_lead", "gop_packets")
-"""The columns that hold first_frame, offset, size, lead and packets."""
+"""Columns with first_frame, offset, size, lead and packets."""
 ANCHOR_REACH = "anchor_reach"
-"""The column that holds anchor_reach."""
+"""Column with anchor_reach."""
 HEADER = "header"
-"""The word that holds the header in base64."""
+"""Word with the header in base64."""
 _MAX_KNOWN_BYTES = 1 << 12
-"""A longer header is no word."""
+"""The largest header that is stored as a word."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,14 +44,14 @@ class VideoIndex:
     at `table_offset` of the packets file is a header of `header_size` bytes, then one record per packet, `packets[g]`
     of them for GOP g. A GOP's bytes reach from its first packet to its last.
 
-    In closed GOPs whose first frames are multiples of 4, `anchor_reach` says where the packets of every 4th frame end,
-    so that a clip of such frames needs no byte behind its last one: int64 (ceil(n_frames / 4),), for frames 0, 4, 8 ...
-    the percentage of the GOP's bytes, rounded up, that holds this frame and those of the GOP's multiples of 4 before
-    it. None if it is not known.
+    In closed GOPs whose first frames are multiples of 4, `anchor_reach` locates the end of the packets of every 4th
+    frame, so that a clip of such frames reads no bytes after its last frame: int64 (ceil(n_frames / 4),), for frames 0,
+    4, 8 ... the percentage of the GOP's bytes, rounded up, that contains this frame and the GOP's earlier multiples of
+    4. None if unknown.
 
     fps: frames per second, the average if the rate varies. width, height: pixels as displayed. header_size: bytes.
     first_frame, offset, size, lead, packets: int64 (GOPs,); packets is None unless `foreign`. header: the header, so
-    that it need not be read; None if it is not known, as where few samples of a split have the same.
+    that it need not be read; None if it is not stored, for example if few samples of the split share it.
     """
 
     codec: str
@@ -145,7 +145,7 @@ class VideoIndex:
 
 @lru_cache(maxsize=1024)
 def _decoded(header: str) -> bytes:
-    """A header of the manifest, of which a split has few. Raises binascii.Error for one that is no base64."""
+    """Decode a header from the manifest; a split has few. Raises binascii.Error if it is not valid base64."""
     return b64decode(header, validate=True)
 
 
@@ -166,9 +166,9 @@ _KEYFRAME, _SHOWN = 1, 2
 
 
 def name_sidecar(shard: str, suffix: str) -> str:
-    """The name, in the split's store, of the file with this suffix that belongs to a shard.
+    """Return the name, in the split's store, of a shard's file with this suffix.
 
-    It is in the split's folder, even if the tar is not.
+    The file is in the split's folder, even if the tar is not.
     """
     return PurePosixPath(shard).with_suffix(suffix).name
 
@@ -201,7 +201,7 @@ def read_table(data: bytes, base: int) -> Packets:
     Raises Mp4Error if the records are damaged.
     """
     if not data or len(data) % RECORD.itemsize:
-        raise Mp4Error(f"{len(data)} bytes are no packet table; run `maskstream index` again")
+        raise Mp4Error(f"{len(data)} bytes are not a packet table; run `maskstream index` again")
     table = np.frombuffer(data, RECORD)
     start = table["start"] - base
     if start.min() < 0:

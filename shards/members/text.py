@@ -1,13 +1,13 @@
-"""The kinds of texts: `json`, whose columns are signals of the sample, `text` and `bytes`, which have none, and
-`texts` and `tokens`, which are token ids in NPY of uint8, uint16 or uint32.
+"""Text members: `json`, whose columns are signals of the sample; `text` and `bytes`, without columns; and `texts` and
+`tokens`, which store token ids as NPY arrays of uint8, uint16 or uint32.
 
-`texts` holds the ids of all texts of a sample, one text behind the other, (N,). Each text has a role. `lengths` and
-`roles` are columns, so a loader reads only the texts that it shows. `words.npy`, of the kind `tokens`, holds the number
-of each token's word, from 0 in each text. One member has all texts, so any number of them costs one tar header, and the
-manifest alone says which bytes a row needs.
+`texts` contains the ids of all texts of a sample, concatenated, (N,). Each text has a role. `lengths` and `roles` are
+columns, so a loader reads only the texts that it returns. `words.npy`, of the kind `tokens`, contains the word number
+of each token, counted from 0 in each text. All texts share one member and so one tar header, and the manifest alone
+locates the bytes that a row needs.
 
-`tokens` is one whole number for each token of a text, (N,): `tokens.npy` holds ids, `words.npy` the number of a token's
-word, `classes.npy` the class of that word.
+`tokens` is one integer per token of a text, (N,): ids in `tokens.npy`, word numbers in `words.npy`, and word classes in
+`classes.npy`.
 """
 
 import json
@@ -102,7 +102,7 @@ TEXTS = Kind(
     lists=("roles", "lengths"),
     check=find_texts_problems,
 )
-"""The kind of the texts beside an image. Which of them a row shows is drawn before a byte of them is read."""
+"""The kind of the texts that accompany an image. A row's texts are drawn before any of their bytes are read."""
 
 
 TOKEN_TYPES = ("|u1", "<u2", "<u4")
@@ -110,7 +110,7 @@ TOKEN_TYPES = ("|u1", "<u2", "<u4")
 
 
 def make_tokens_member(values: npt.NDArray[np.integer], below: int | None = None) -> Member:
-    """Whole numbers (N,), none negative, as a member of the narrowest type for them, or for all numbers `below`."""
+    """Store non-negative integers (N,) in the narrowest dtype that fits them, or all numbers below `below`."""
     most = int(values.max(initial=0)) if below is None else below - 1
     dtype = next(np.dtype(name) for name in TOKEN_TYPES if most <= np.iinfo(name).max)
     return npy_member(TOKENS.name, values.astype(dtype), {"n_tokens": len(values)}, {"dtype": dtype.str})

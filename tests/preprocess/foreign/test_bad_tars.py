@@ -123,5 +123,5 @@ def test_a_tar_that_goes_on_behind_its_end_is_named(media, tmp_path):
     (tmp_path / "zeroed.tar").write_bytes(zeroed[:at] + bytes(1024) + zeroed[at + 1024 :])
     report = index_tars([tmp_path], as_is=True, workers=0)
     assert report.samples == 2  # the last one before the place is a reject too, for it may have lost members
-    behind = {source for source, reason in rejects(tmp_path).items() if "goes on behind its end" in reason}
+    behind = {source for source, reason in rejects(tmp_path).items() if "continues after its end" in reason}
     assert behind == {"joined.tar", "zeroed.tar"}
