@@ -22,11 +22,11 @@ class Flag(Bounds):
     """An option of the command line and the limits of its value; subclasses name the panel of `--help`.
 
     Attributes:
-        help: What it sets, in a sentence.
+        help: Its purpose, in one sentence.
         name: The option, if it is not `--field-name`; several names are separated by spaces.
-        metavar: What stands for the value in the help.
-        parse: Makes the value of the field from the text that was given; raises ValueError.
-        hidden: True leaves it out of the help.
+        metavar: Placeholder of the value in the help.
+        parse: Converts the text of the option to the value of the field; raises ValueError.
+        hidden: Hide the option in the help.
     """
 
     help: str

@@ -24,7 +24,7 @@ def named(name: str, table: Mapping[str, PartT], what: str) -> PartT:
         what: Noun for messages, such as "mask".
 
     Raises:
-        ValueError: There is no such entry or object.
+        ValueError: The entry or object does not exist.
     """
     if name in table:
         return table[name]
@@ -46,7 +46,7 @@ def imported(name: str, what: str) -> Any:
         what: Noun for messages, such as "mask".
 
     Raises:
-        UnimportableError: There is no such module.
+        UnimportableError: The module cannot be imported.
         ValueError: The module has no such object.
     """
     module, _, attribute = name.partition(":")
@@ -61,7 +61,7 @@ def imported(name: str, what: str) -> Any:
             held = _held(found)
             raise ValueError(
                 f"the {what} {name!r} does not exist: {found.__name__} has no {part!r}{nearest(part, held)}; it has "
-                f"{', '.join(held) or 'nothing of its own'}"
+                f"{', '.join(held) or 'no public names'}"
             )
         found = getattr(found, part)
     return found

@@ -1,4 +1,4 @@
-"""Folders of caches: what a process reads back from one is trusted, so nobody else may write to it."""
+"""Cache folders: their contents are trusted, so no other user may write to them."""
 
 import os
 from pathlib import Path
@@ -7,9 +7,9 @@ _OTHERS_MAY_WRITE = 0o022
 
 
 def make_own_folder(folder: Path) -> Path:
-    """The folder, made with mode 0700 if it is missing; or `uid-N` in it, if others may write to the folder itself.
+    """Return the folder, created with mode 0700 if missing; or `uid-N` in it, if other users may write to the folder.
 
-    Raises ValueError if others may write to both, and OSError if they cannot be made.
+    Raises ValueError if others may write to both, and OSError if they cannot be created.
     """
     for own in (folder, folder / f"uid-{os.geteuid()}"):
         own.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ from rich.segment import Segment
 _ESCAPED = frozenset({"Cc", "Cs", "Zl", "Zp"})
 """Unicode categories of controls (C0 and C1), of bytes that are not UTF-8, and of line separators."""
 _DIRECTIONS = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
-"""Bidirectional classes of the characters that change the order in which others are shown."""
+"""Bidirectional classes of the characters that change the display order of others."""
 _MARKS = frozenset("\N{LEFT-TO-RIGHT MARK}\N{RIGHT-TO-LEFT MARK}\N{ARABIC LETTER MARK}")
 
 

@@ -35,10 +35,10 @@ class Progress:
         """Start a phase of `total` units, None if their number is not known; an earlier run finished `done` of them."""
 
     def advance(self, units: float) -> None:
-        """Add finished units. A negative number takes back units that must be done again."""
+        """Add finished units. A negative number takes back units that must be repeated."""
 
     def note(self, text: str) -> None:
-        """Show figures beside the count of the phase, such as the loss, instead of those before."""
+        """Show figures next to the count of the phase, such as the loss, replacing earlier ones."""
 
     def tally(self, what: str, count: int = 1) -> None:
         """Count something that went wrong in this phase: "retries", "restarts" or "rejects"."""
@@ -102,7 +102,7 @@ class _Figures(ProgressColumn):
 
 
 LINE_S = 10.0
-"""How often a line is printed where there is no terminal."""
+"""Interval in seconds between printed lines without a terminal."""
 
 
 class ProgressBar(Progress):

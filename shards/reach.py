@@ -1,5 +1,5 @@
-"""What a name inside data may reach. Lists, archives, tables and descriptions of splits name files and folders; what
-they say is data, and a hostile author's word. This is the one place that decides where such a name may lead:
+"""Limits on the paths inside data. Lists, archives, tables and descriptions of splits contain names of files and
+folders, which are data and may be hostile. Only this module decides where such a name may lead:
 
 - a source lies below the root of the raw data, links and `..` resolved (`Reach`)
 - the name of a dataset or split is one part of a path (`is_file_name`), because tars and folders are called so

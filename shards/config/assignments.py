@@ -35,9 +35,9 @@ def with_set(config: ConfigT, assignments: Sequence[str], *, where: str = "") ->
     """A copy of the config with changed fields: `with_set(recipe, ["model.depth=6", "mask.ratio=0.8"])`.
 
     A path starts at the top, or is the unique end of a path. A value is JSON, or else a string. `mask.kind=Tube`
-    replaces the config by another kind with its defaults. All fields are set before the config is built, so fields that
-    depend on each other can change together. Raises ValueError for a path that is unknown, and says `where` all are (by
-    default the names at the top), or that is ambiguous.
+    replaces the config by another kind with its defaults. All fields are set before the config is built, so
+    dependent fields can change together. Raises ValueError for a path that is unknown or ambiguous; the message ends
+    with `where`, which locates all paths (by default the names at the top).
     """
     whole = config.to_dict(defaults=True)
     where = where or f"{config.kind()} has {', '.join(f.name for f in list_saved_fields(type(config))) or 'no fields'}"

@@ -64,7 +64,7 @@ class Config:
         """
         if extra := set(getattr(self, "__dict__", {})) - {f.name for f in fields(self)}:
             raise ValueError(
-                f"{self.kind()} has the attributes {', '.join(sorted(extra))}, which are no fields; make it a "
+                f"{self.kind()} has the attributes {', '.join(sorted(extra))}, which are not fields; make it a "
                 "@dataclass(frozen=True, kw_only=True, slots=True), so that its settings can be saved and compared"
             )
         made = head(type(self))
@@ -228,7 +228,7 @@ def _build_from_dict(base: type[Config], data: Any, path: str) -> Config:
 
 
 def _fill_fields(cls: type[Any], own: Sequence[Field[Any]], data: Mapping[str, Any], path: str) -> Any:
-    """An instance with those of its `own` fields that the data have."""
+    """Create an instance from the `own` fields in the data."""
     hints = _find_hints(cast(Hashable, cls))
     values = {f.name: _convert_to_hint(hints[f.name], data[f.name], under(path, f.name)) for f in own if f.name in data}
     if missing := [f.name for f in own if f.name not in values and get_default(f) is MISSING]:
@@ -350,16 +350,16 @@ class Difference(NamedTuple):
 def differences(saved: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
     """The differences of two dicts, one line per field: `data.mask.ratio: saved 0.9, here 0.8`.
 
-    The dicts may hold those of configs. Missing fields of a config have today's defaults; fields marked NOT_IDENTITY
+    The dicts may contain configs. Missing fields of a config have today's defaults; fields marked NOT_IDENTITY
     are ignored. A config saved by another version of its class always differs.
     """
     return [f"{one.path}: saved {one.saved}, here {one.here}" for one in _list_differences(saved, here, "")]
 
 
 def compare(dicts: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str, ...]]:
-    """What differs among dicts as in `differences`: by path its value in each, {"data.mask.ratio": ("0.9", "0.8")}.
+    """Compare dicts like `differences`; returns the values in each by path, {"data.mask.ratio": ("0.9", "0.8")}.
 
-    Where two hold configs of different classes at a path, the whole of it is one value for all.
+    If two dicts have configs of different classes at a path, the whole config counts as one value.
     """
     found = {one.path: None for other in dicts[1:] for one in _list_differences(dicts[0], other, "")}
     paths = [path for path in found if not any(path.startswith(f"{other}.") for other in found)]
@@ -367,7 +367,7 @@ def compare(dicts: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str, ...]]:
 
 
 def _get_value(data: Any, path: str) -> Any:
-    """What a dict holds at a path."""
+    """Return the value at a path of a dict."""
     for name in path.split("."):
         if isinstance(data, Mapping):
             data = _fill_defaults(data).get(name, MISSING)

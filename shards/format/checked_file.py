@@ -16,8 +16,8 @@ from maskstream.shards.stores.folders import is_elsewhere
 from .data_errors import REMEDY
 
 _CHANGED = (
-    "a split that was merged into this one, or of which it is held out, is gone, or samples were erased from it since; "
-    "run `maskstream merge` again with the same folders, or `maskstream split` as before, which makes a new version"
+    "a split that this one was merged from or held out of is missing, or samples have been erased from it; "
+    "rerun `maskstream merge` with the same folders, or the same `maskstream split`, which creates a new version"
 )
 SIZE_BYTES, SUM = "size_bytes", "xxh3_128"
 
@@ -42,7 +42,7 @@ def read_checked(store: Store, name: str, files: Mapping[str, Any]) -> bytes:
     except StoreError as error:
         raise ShardError(f"{error}; {remedy}") from error
     if len(data) != facts[SIZE_BYTES]:
-        raise ShardError(f"{path} has {len(data)} bytes, but dataset.json says {facts[SIZE_BYTES]}; {remedy}")
+        raise ShardError(f"{path} has {len(data)} bytes, but dataset.json lists {facts[SIZE_BYTES]}; {remedy}")
     if xxhash.xxh3_128_hexdigest(data) != facts[SUM]:
         raise ShardError(f"{path}: its checksum (xxh3_128) differs from dataset.json; {remedy}")
     return data

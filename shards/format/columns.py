@@ -93,9 +93,7 @@ class ShardFacts:
         return cls(**{name: data[name] for name in _TYPES}, packets_sha256=packets, written=written)
 
     def check_part_name(self, *, foreign: bool) -> str | None:
-        """Explain what makes the name invalid, or return None: it must be a tar's, in the folder itself unless
-        `foreign`.
-        """
+        """Return why the name is invalid, or None: it must be a tar name, without folders unless `foreign`."""
         in_folder = foreign or "/" not in self.name
         if self.name.endswith(".tar") and in_folder and b"\0" not in self.name.encode():
             return None
@@ -300,7 +298,7 @@ class ColumnReader:
         whole = pa.chunked_array(list(self.chunks(name, pa.large_string())), pa.large_string()).combine_chunks()
         whole = pa.concat_arrays(whole.chunks) if isinstance(whole, pa.ChunkedArray) else whole
         if whole.null_count:
-            raise ShardError(f"{self.path}: column {name!r} has {whole.null_count} nulls; none are legal; {REMEDY}")
+            raise ShardError(f"{self.path}: column {name!r} has {whole.null_count} nulls; expected none; {REMEDY}")
         return whole if self._chosen is None else whole.take(_make_indices(self._chosen))
 
     def numbers(self, name: str, kind: pa.DataType, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
@@ -370,7 +368,7 @@ def _fill_nulls(column: pa.Array, value: int) -> npt.NDArray[Any]:
 
 
 def _values(column: pa.Array) -> npt.NDArray[Any]:
-    """Return a column of numbers without nulls. Its `to_numpy` would import pandas if installed, which takes 0.3 s."""
+    """Return a column of numbers without nulls. `to_numpy` would import pandas if installed, which takes 0.3 s."""
     values: npt.NDArray[Any] = np.from_dlpack(column)
     return values
 

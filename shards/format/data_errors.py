@@ -17,7 +17,7 @@ from maskstream.shards.errors import DataError, MaskstreamError, OutageError, Sh
 from maskstream.shards.stores.local_files import NEVER_OF_BYTES
 
 REMEDY = (
-    "run the same `maskstream shards` again, which keeps whole shards and writes their index anew, or "
+    "run the same `maskstream shards` again, which keeps intact shards and rewrites their index, or "
     "`maskstream index` for foreign tars"
 )
 

@@ -47,7 +47,7 @@ FOREIGN = "foreign"
 """Profile of an index of foreign tars, which other programs wrote."""
 HELD_OUT, HELD_OUT_OF = "held_out", "held_out_of"
 """Fields of dataset.json. A divided split has the first, which describes the held-out part; that part has the second,
-which names the folder that it comes from.
+with the folder of the divided split.
 """
 FEW = "few"
 """Field of dataset.json of a few-shot split: the number of samples per label, and the seed of the choice."""
@@ -133,7 +133,7 @@ def finish_split(
         "files": writer.files | {REJECTS: facts_of(refused)},
         VERSIONS: {},
     } | ({"sums": sums} if (sums := writer.sums) else {})
-    json.dumps(description, allow_nan=False)  # raises ValueError for what is not valid JSON
+    json.dumps(description, allow_nan=False)  # raises ValueError for values that are not valid JSON
     data = add_checksum(description)
     if output.whole(DATASET_JSON, MAX_JSON_BYTES) not in (None, data):
         raise ShardError(_explain_another(output))
@@ -156,7 +156,7 @@ def _find_standing(output: Output) -> dict[str, Any] | None:
 
 def _explain_another(output: Output) -> str:
     return (
-        f"{within(output.location, DATASET_JSON)} is there and differs from that of this run, so another run wrote "
+        f"{within(output.location, DATASET_JSON)} already exists and differs from this run's, so another run wrote "
         "it from other rejects or settings; if none is running, delete it and run the same command again"
     )
 
@@ -416,10 +416,10 @@ def _explain_no_split(store: Store) -> str:
     if isinstance(store, LocalStore) and not store.folder.is_dir():
         return f"there is no folder {where}; pass the folder of a split (`maskstream shards DATASET --out OUT`)"
     if splits := _list_splits(store):
-        return f"{where} holds the splits {', '.join(splits)}; pass one of them, such as {where}/{splits[0]}"
+        return f"{where} contains the splits {', '.join(splits)}; pass one of them, such as {where}/{splits[0]}"
     return (
-        f"there is no {DATASET_JSON} in {where}, so it is no finished split; make one of raw data with "
-        "`maskstream shards DATASET --root RAW --out OUT`, or run that again where it was stopped"
+        f"there is no {DATASET_JSON} in {where}, so it is not a finished split; create one from raw data with "
+        "`maskstream shards DATASET --root RAW --out OUT`, or rerun that command if it was stopped"
     )
 
 

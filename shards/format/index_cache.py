@@ -52,7 +52,7 @@ class SpoolError(MaskstreamError):
 
 
 class Spool:
-    """An array that grows at its end, in a temporary file. Its type becomes wider when a value needs it."""
+    """An append-only array in a temporary file. Its dtype is widened when a value needs it."""
 
     def __init__(self, new_file: Callable[[], BinaryIO], dtype: npt.DTypeLike) -> None:
         self.dtype: np.dtype[Any] = np.dtype(dtype)

@@ -103,7 +103,7 @@ class Manifest:
         shard: Index of each sample's shard in `shard_names`, int32 (N,).
         label: Label of each sample, int64 (N,); -1 for none.
         components: Components of the samples, by name.
-        store: Store that the split is read from.
+        store: Store with the split's files.
         removed: Sorted numbers of the samples that were removed, int64 (R,).
         cache: Cache of the bytes that the store reads from URLs. None if it reads none, and in a process that received
             this manifest.
@@ -243,7 +243,7 @@ class Manifest:
         for what, found in (("samples", len(manifest)), ("shards", len(names))):
             if found != counts[what]:
                 raise ShardError(
-                    f"the manifest of {store.location} has {found} {what}, but dataset.json says {counts[what]}; "
+                    f"the manifest of {store.location} has {found} {what}, but dataset.json lists {counts[what]}; "
                     f"{REMEDY}"
                 )
         return manifest

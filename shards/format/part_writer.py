@@ -83,9 +83,9 @@ class PartWriter:
         self.parts: list[dict[str, Any]] = []
         """The parts as dataset.json names them."""
         self.files: dict[str, dict[str, Any]] = {}
-        """The size and checksum of each part."""
+        """Size and checksum of each part."""
         self.names = hashlib.sha256()
-        """Of the shards' names and checksums."""
+        """Hash of the shards' names and checksums."""
         self.hashes: list[npt.NDArray[np.uint64]] = []
         """The hashes of the keys, part by part."""
         self._publish = publish

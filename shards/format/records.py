@@ -131,7 +131,7 @@ class ShardRecord:
         name: File name (`NAME-000000.tar`). For a foreign tar, its path relative to the split's folder.
         sha256: Checksum of the tar in hex.
         size_bytes: Size of the tar.
-        rows: Its samples in tar order.
+        rows: Samples in tar order.
         packets_sha256: Checksum in hex of the packets file of a foreign tar, in the split's folder
             (media/video_index.py).
     """
@@ -200,7 +200,7 @@ _MAX_BYTES = 1 << 32
 
 
 class Named(Protocol):
-    """A task. Its record is stored under the last part of its name."""
+    """A task, whose record is stored under the last part of its name."""
 
     @property
     def name(self) -> str: ...

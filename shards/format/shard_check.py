@@ -159,7 +159,7 @@ class ShardCheck:
         return self.declared.get("packets_sha256") is not None
 
     def _name_beside(self, suffix: str) -> str:
-        """The name of a file that belongs to the shard: that of a foreign tar is in the split's own folder."""
+        """Return the name of a file that belongs to the shard; for a foreign tar it is in the split's folder."""
         name, folder = name_sidecar(self.name, suffix), "" if self._foreign else get_folder_name(self.name)
         return f"{folder}/{name}" if folder else name
 
@@ -194,7 +194,7 @@ class ShardCheck:
         try:
             found = self.manifest.store.whole(name, len(expected))
         except MissingFileError:
-            yield f"its sums file {name} is missing, so loaders cannot check what they read"
+            yield f"its sums file {name} is missing, so loaders cannot verify their reads"
             return
         except StoreError as error:
             yield f"its sums file cannot be read ({error})"

@@ -1,7 +1,7 @@
-"""The tokenizer of a split of texts: `tokenizer.json` beside dataset.json, which has its sha256.
+"""The tokenizer of a text split: `tokenizer.json` next to dataset.json, which stores its sha256.
 
-If words were erased from it, dataset.json names the file that is there instead. The sha256 stays that of the first one,
-by which splits and runs know that their ids mean the same.
+If words were erased from it, dataset.json lists the file that replaces it. The sha256 of the original file is kept, so
+that splits and runs can check that their ids have the same meaning.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ MAX_VOCABULARY = 1 << 31
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TokenizerFacts(Config):
-    """What a loader must know of a tokenizer. It is part of the encoder's settings in dataset.json.
+    """Facts about a tokenizer that a loader needs; part of the encoder's settings in dataset.json.
 
     sha256: of tokenizer.json, in hex. vocabulary: the number of ids. pad, unknown, begin, end, mask: the ids of the
     special tokens, such as [PAD], [UNK], [CLS], [SEP] and [MASK]; None for one that the tokenizer does not have.
@@ -79,10 +79,9 @@ def find_tokenizer_name(info: Mapping[str, Any]) -> str:
 
 
 def read_tokenizer(store: Store, info: Mapping[str, Any]) -> bytes:
-    """The contents of the tokenizer.json of the split with the dataset.json `info`, or of the file that is there
-    instead since words were erased.
+    """Return the contents of the split's tokenizer.json, or of the file that replaced it when words were erased.
 
-    ShardError if it is missing or another one than dataset.json says, or if the split has none.
+    Raises ShardError if it is missing, differs from dataset.json, or the split has no tokenizer.
     """
     facts = read_tokenizer_facts(store.location, info)
     if TOKENIZER in info:
@@ -95,7 +94,7 @@ def read_tokenizer(store: Store, info: Mapping[str, Any]) -> bytes:
     except StoreError as error:
         raise ShardError(f"{error}; {REMEDY}") from error
     if (found := hashlib.sha256(data).hexdigest()) != facts.sha256:
-        raise ShardError(f"{path} has the sha256 {found}, but dataset.json says {facts.sha256}; {REMEDY}")
+        raise ShardError(f"{path} has the sha256 {found}, but dataset.json lists {facts.sha256}; {REMEDY}")
     return data
 
 

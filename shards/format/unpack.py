@@ -46,16 +46,16 @@ def find_contradictions(
     label: Ints,
     members: Mapping[str, tuple[Ints, Ints]],
 ) -> Iterator[str]:
-    """What contradicts the part's `shards` or itself in the columns of N samples, each (N,).
+    """Find contradictions in the columns (N,) of N samples, between each other or with the part's `shards`.
 
     shard: indexes of shard_names. members: offset and size of each component's members in the tar, in bytes, 0 if a
     sample lacks it.
     """
     declared = {one.name: one for one in shards}
     if len({*shard_names}) < len(shard_names) or len(declared) < len(shards):
-        yield "names a shard twice"
+        yield "lists a shard twice"
     if strange := [name for name in shard_names if name not in declared]:
-        yield f"names {len(strange)} shards that it does not describe, such as {strange[0]!r}"
+        yield f"lists {len(strange)} shards that it does not describe, such as {strange[0]!r}"
         return
     if len(shard) and not 0 <= shard.min() <= shard.max() < len(shard_names):
         yield f"has shard numbers from {shard.min()} to {shard.max()}, but {len(shard_names)} shards"
@@ -64,10 +64,10 @@ def find_contradictions(
     numbers = np.array([number[name] for name in shard_names], np.int64)
     wanted = np.repeat(np.arange(len(shards)), [min(one.samples, len(shard) + 1) for one in shards])
     if not np.array_equal(wanted, numbers[shard] if len(shard) else shard):
-        yield f"has {len(shard)} samples that are not in the order and numbers that it says of its {len(shards)} shards"
+        yield f"has {len(shard)} samples that do not match the order and sizes of its {len(shards)} shards"
         return
     if len(label) and label.min() < -1:
-        yield f"has the label {label.min()}; labels begin at 0, and -1 is none"
+        yield f"has the label {label.min()}; labels begin at 0; -1 means no label"
     sizes = np.array([declared[name].size_bytes for name in shard_names], np.int64)
     for name, (offset, size) in members.items():
         for begin in range(0, len(shard), _SAMPLES_AT_ONCE):
@@ -100,14 +100,14 @@ class Unpacker:
         self._components: dict[str, _Component] = {}
 
     def add(self, part: Mapping[str, Any], reader: ColumnReader, rows: npt.NDArray[np.int64] | None = None) -> None:
-        """Add a part, which dataset.json describes as `part`. The names of its shards belong to the folder of its name.
-        rows: those of its samples that count, sorted; None for all.
+        """Add a part, which dataset.json describes as `part`. Its shard names are relative to the folder in its name.
+        rows: sorted numbers of the samples to use; None for all.
 
         Raises ShardError if it contradicts its description, itself, or the parts before it.
         """
         for what, found in (("samples", reader.rows), ("shards", len(reader.shards))):
             if found != part[what]:
-                raise ShardError(f"{reader.path} has {found} {what}, but dataset.json says {part[what]}; {REMEDY}")
+                raise ShardError(f"{reader.path} has {found} {what}, but dataset.json lists {part[what]}; {REMEDY}")
         reader = reader.select(rows)
         known = len(self._names)
         self._add_shards(part["name"], reader)
@@ -133,7 +133,7 @@ class Unpacker:
         for component in self._components.values():
             component.fill(self._rows)
         if len(self._names) - known != len(reader.shards):
-            raise ShardError(f"{reader.path} names a shard twice; {REMEDY}")
+            raise ShardError(f"{reader.path} lists a shard twice; {REMEDY}")
 
     def write(self, stream: BinaryIO, key: str) -> None:
         """Write the index file, with `key` in its header, and delete the temporary files."""
@@ -192,7 +192,7 @@ class _Ragged:
             self.append(np.zeros(lacking, np.int64), np.empty(0, np.int8))
 
     def write(self, writer: IndexWriter, name: str, start: str | None) -> None:
-        """Write the values, and where those of each row start, if that has a name."""
+        """Write the values and, if `start` is a name, the first value of each row."""
         if start is not None:
             writer.put(start, np.int64, _starts(self.lengths))
         self.lengths.close()

@@ -35,14 +35,14 @@ from .tokenizer import find_tokenizer_problems
 MAX_PROBLEMS_PER_SHARD = 100
 
 Progress = Callable[[int, int], None]
-"""Called with the bytes read so far and the bytes of all shards."""
+"""Called with the number of bytes read so far and of all shards."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VerifyReport:
-    """The numbers of samples, shards and bytes in dataset.json, and the problems, each with its shard and key.
+    """Numbers of samples, shards and bytes in dataset.json, and the problems, each with its shard and key.
 
-    unchecked: files of a split of an earlier release whose changes nothing would tell, which is no problem.
+    unchecked: files from an earlier release that have no checksum. They do not count as problems.
     """
 
     samples: int
@@ -62,8 +62,8 @@ def verify(location: str | Path, *, decode: bool = False, progress: Progress | N
 
     This compares the checksums of dataset.json, the manifest and the rejects; the size and sha256 of shards; the name,
     offset, size and xxh3_128 of members, with none missing or extra; the idx, sums and packets files; the counts and
-    labels. It runs the checks of the members' kinds (shards/members), such as that of a video's
-    table of GOPs. With `decode`, members are also decoded, one at a time. The report lists the first 100 problems of a
+    labels. It runs the checks of the members' kinds (shards/members), such as a video's table of
+    GOPs. With `decode`, members are also decoded, one at a time. The report lists the first 100 problems of a
     shard and counts the others. Raises OutageError if the location cannot be reached, which is no damage.
     """
     try:
@@ -97,9 +97,9 @@ def _do_nothing(size_bytes: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class SplitCheck:
-    """A split that is checked in parts: what its files say of each other, and each of its shards.
+    """A split that is checked in parts: first the consistency of its files, then each shard.
 
-    rows: the samples of each shard, int64 (n,). shards: what the manifest says of each shard as a whole.
+    rows: the samples of each shard, int64 (n,). shards: the manifest's facts about each shard as a whole.
     """
 
     manifest: Manifest
@@ -225,7 +225,7 @@ def _find_version_problems(manifest: Manifest) -> Iterator[str]:
     store, current = manifest.store, manifest.version
     selected, foreign = read_selected(store, manifest.info), manifest.info["profile"] == FOREIGN
     if make_fingerprint(manifest.shards(), foreign=foreign, selected=selected) != manifest.fingerprint:
-        yield f"{DATASET_JSON}: its fingerprint is not that of its shards"
+        yield f"{DATASET_JSON}: its fingerprint does not match its shards"
     versions = {*range(1, current + 1)}
     with suppress(UnlistedError):
         listed = {*list_versions(store), current}
@@ -235,7 +235,7 @@ def _find_version_problems(manifest: Manifest) -> Iterator[str]:
         try:
             found = read_description(store, version)
             if version == current and found != manifest.info:
-                yield f"{name_version(version)}: differs from {DATASET_JSON}, though it is of the same version"
+                yield f"{name_version(version)}: differs from {DATASET_JSON}, although both describe the same version"
             for name in found["files"]:
                 if checked.get(name) != found["files"][name]:
                     read_checked(store, name, found["files"])
@@ -246,7 +246,7 @@ def _find_version_problems(manifest: Manifest) -> Iterator[str]:
 
 
 def _list_unchecked(manifest: Manifest) -> list[str]:
-    """The descriptions of which no other file has a checksum, as in splits of earlier releases."""
+    """Return the descriptions without a checksum in another file, as in splits of earlier releases."""
     with suppress(UnlistedError):
         known, current = manifest.info.get(VERSIONS), manifest.version
         listed = [version for version in list_versions(manifest.store) if version < current]

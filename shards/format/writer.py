@@ -84,8 +84,8 @@ def write_shard(path: Location, samples: Iterable[Sample], sha256: str | None = 
             raise ShardError(f"{name}: there are no samples to write; a shard needs at least one")
         if sha256 not in (None, hashed.sha256.hexdigest()):
             raise ShardError(
-                f"{name}: what was encoded again has other bytes (sha256 {hashed.sha256.hexdigest()}) than what was "
-                f"written once ({sha256}), so it cannot replace it; write the split anew with --overwrite"
+                f"{name}: encoding it again produced other bytes (sha256 {hashed.sha256.hexdigest()}) than the "
+                f"original ({sha256}), so it cannot be replaced; rewrite the split with --overwrite"
             )
         index = format_idx((row.key, row.spans) for row in rows.values())
         output.publish(f"{PurePosixPath(name).stem}.idx", index.encode("ascii"))

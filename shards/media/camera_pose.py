@@ -1,9 +1,9 @@
-"""Poses of a camera: where it is and how it is turned, and the same seen from another pose or in a mirror.
+"""Camera poses (position and rotation), and their changes of coordinates and mirror images.
 
 A pose is seven numbers: x, y, z in metres, then the unit quaternion w, x, y, z that turns directions of the camera into
 directions of the world. The world is right-handed with z upwards. The camera looks along its z axis; its x axis is to
 the right and its y axis downwards, as in OpenCV. A waypoint is three numbers: metres to the right, metres forward, and
-the turn to the right in radians in (-pi, pi], all along the ground as a person with the camera would say them.
+the turn to the right in radians in (-pi, pi], all along the ground, as seen from the camera.
 """
 
 import numpy as np

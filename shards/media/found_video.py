@@ -1,8 +1,8 @@
-"""Opens a video as it was found: its packets, its index, and the bytes of any of its GOPs.
+"""Opens any video in place: its packets, its index, and the bytes of any of its GOPs.
 
-Of an MP4 or MOV with one table of packets, only that table is read (ISO 14496-12, 8.6 to 8.7), wherever it lies in the
-file, and then the bytes of a clip. A fragmented MP4 of one track, such as a member of a shard, is read as a whole, with
-what it notes of its GOPs. Of any other file, such as Matroska, WebM, or one whose edit list hides frames, FFmpeg's
+For an MP4 or MOV with one packet table, only this table is read (ISO 14496-12, 8.6 to 8.7), wherever it lies in the
+file, and then the bytes of a clip. A fragmented MP4 with one track, such as a member of a shard, is read as a whole,
+including its GOP notes. For all other files, such as Matroska, WebM, or files whose edit list hides frames, FFmpeg's
 demuxer reads all packets.
 """
 
@@ -48,15 +48,15 @@ from .video_index import VideoIndex
 _EBML = b"\x1a\x45\xdf\xa3"
 _LEGAL = tuple(codec for codec in DECODERS if codec != "ffv1")
 _WITH_RECORD = ("h264", "hevc")
-"""Codecs whose decoder needs a configuration record, which says that packets have lengths and no start codes."""
+"""Codecs whose decoder needs a configuration record to expect length prefixes instead of start codes."""
 _UPRIGHT = struct.pack(">iiiiiiiii", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
 _OTHER_TABLES = {b"stz2", b"stps", b"sbgp"}
-"""Boxes that say what is not read here: sizes in few bits, and keyframes beside the table of keyframes."""
-_UNSUPPORTED = "make shards of it with `maskstream shards folder`"
+"""Boxes that are not supported: compact sizes, and keyframes outside the keyframe table."""
+_UNSUPPORTED = "convert it with `maskstream shards folder`"
 
 
 class Bytes(Protocol):
-    """Gives `size` bytes at `offset`, or fewer at the end."""
+    """Returns `size` bytes at `offset`, or fewer at the end."""
 
     def __call__(self, offset: int, size: int) -> bytes | memoryview: ...
 
@@ -323,7 +323,7 @@ def _starts(trak: _Trak, size: Int64Array) -> Int64Array:
 
 
 def _found(track: Track, packets: Packets, rate: Fraction | None, size: tuple[int, int], read: Bytes) -> FoundVideo:
-    """The video whose packets start in what `read` gives."""
+    """Return the video whose packets start in the bytes that `read` returns."""
     if track.codec in _WITH_RECORD and (track.extradata or b"\0")[0] != 1:
         raise DataError(f"has {track.codec} without a configuration record; {_UNSUPPORTED}")
     keyframes = np.flatnonzero(packets.keyframe)

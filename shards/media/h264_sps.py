@@ -203,7 +203,7 @@ def _skip_hrd(read: _Bits) -> bool:
         return False
     count = read.number() + 1
     if count > 32:
-        raise UnknownSpsError(f"it has {count} buffers; 32 are legal")
+        raise UnknownSpsError(f"it has {count} buffers; at most 32 are allowed")
     read.bits(8)
     for _ in range(count):
         read.skip(2)
@@ -213,15 +213,15 @@ def _skip_hrd(read: _Bits) -> bool:
 
 
 _SIZE_AT = 24
-"""Where width and height stand in a visual sample entry (ISO 14496-12, 12.1.3)."""
+"""Offset of width and height in a visual sample entry (ISO 14496-12, 12.1.3)."""
 _ABOVE = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd")
 
 
 @lru_cache(maxsize=1024)
 def remove_header_cropping(header: bytes) -> bytes:
-    """The header `ftyp moov` of an H.264 video without cropping; unchanged if there is none, or at the left or top.
+    """Return the header `ftyp moov` of an H.264 video with cropping removed, unless it crops at the left or top.
 
-    Errors: Mp4Error if the boxes are no such header, UnknownSpsError if its parameter sets cannot be read.
+    Raises Mp4Error if the boxes are not such a header, UnknownSpsError if its parameter sets cannot be read.
     """
     data = memoryview(header)
     spans = [child(data, (0, len(header)), *_ABOVE[: n + 1]) for n in range(len(_ABOVE))]
@@ -263,5 +263,5 @@ def _add_to_size(data: bytearray, payload: int, by: int) -> None:
     at = payload - 8
     size = struct.unpack_from(">I", data, at)[0]
     if size == 1 or size + by < 8:
-        raise Mp4Error(f"a box of the header has the size {size} at byte {at}; sizes of 32 bits are legal there")
+        raise Mp4Error(f"a box of the header has the size {size} at byte {at}; expected a 32-bit size")
     struct.pack_into(">I", data, at, size + by)

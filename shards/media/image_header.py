@@ -63,7 +63,7 @@ def _read_jpeg_size(data: bytes) -> tuple[int, int]:
                 raise DataError("is not a JPEG file: it has no frame before its first scan")
             several = progressive or data[at + 2] < components
             if several and (scans := data.count(_SCAN)) > _MAX_SCANS + len(data) // _BYTES_PER_STRAY:
-                raise DataError(f"has {scans} scans; at most {_MAX_SCANS} are legal")
+                raise DataError(f"has {scans} scans; at most {_MAX_SCANS} are allowed")
             return size
         elif marker in _FRAME_HEADERS:
             height, width, components = struct.unpack_from(">HHB", data, at + 3)
@@ -84,7 +84,7 @@ def _read_webp_size(data: bytes) -> tuple[int, int]:
     kind = data[12:16]
     if kind == b"VP8X":
         if data[20] & 0x02:
-            raise DataError("is an animation; a picture is one frame")
+            raise DataError("is an animation; expected a single image")
         return (int.from_bytes(data[24:27], "little") + 1, int.from_bytes(data[27:30], "little") + 1)
     if kind == b"VP8 ":
         width, height = struct.unpack_from("<HH", data, 26)
@@ -103,5 +103,5 @@ def _read_netpbm_size(data: bytes) -> tuple[int, int]:
     width, height = int(header[1]), int(header[2])
     expected = header.end() + width * height * (3 if data[1:2] == b"6" else 1)
     if len(data) != expected:
-        raise DataError(f"has {len(data)} bytes, not {expected} as its header says")
+        raise DataError(f"has {len(data)} bytes, but its header declares {expected}")
     return width, height

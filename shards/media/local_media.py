@@ -27,9 +27,9 @@ FORMATS = (
     "mpc8,oma,aea,voc,sox,ircam,nistsphere,pvf,avr,shn,bonk,osq,qoa,rka,wavarc,gsm,ilbc,lc3,sbc,qcp,siff,wve,xwma,dsf,"
     "wsd,dss,epaf,hcom,iamf"
 )
-"""FFmpeg's names of the containers, video streams and sounds that are read. None of these demuxers opens other files.
+"""FFmpeg's names of the supported containers, video streams and audio formats. These demuxers open no other files.
 
-Left out are playlists (hls, dash, concat, sdp), sequences of pictures (image2), scripts, subtitles, text and devices.
+Playlists (hls, dash, concat, sdp), image sequences (image2), scripts, subtitles, text and devices are excluded.
 """
 
 _KINDS = {
@@ -40,7 +40,7 @@ _KINDS = {
     stat.S_IFBLK: "a device",
 }
 _open = av.open if int(av.__version__.partition(".")[0]) >= 19 else partial(av.open, metadata_errors="ignore")
-"""Tags that are no UTF-8 are no error; to PyAV 19 they never are."""
+"""Tags that are not valid UTF-8 are ignored; PyAV 19 always ignores them."""
 _HEAD_BYTES = 4096
 _CONTROL_BYTES = frozenset(range(32)) - frozenset(b"\t\n\v\f\r\x1b")
 
@@ -53,7 +53,7 @@ def find_side_data(frame: Frame, kind: Type) -> object:
     """The side data of a frame that are of a kind, or None. They share the frame's memory and keep it alive.
 
     Its attribute `find_side_data` would make a reference cycle with the frame, which only a full collection of garbage
-    frees: a process would hold hundreds of frames that it is done with.
+    frees: a process would keep hundreds of unused frames.
     """
     return SideDataContainer(frame).get(kind)  # type: ignore[call-arg]
 
@@ -98,5 +98,5 @@ def _read_head(source: Path | bytes) -> bytes:
 
 
 def _is_text(head: bytes) -> bool:
-    """Return whether there are no control characters except those of terminal text."""
+    """Return whether the only control characters are those used in terminal text."""
     return bool(head) and _CONTROL_BYTES.isdisjoint(head)

@@ -75,7 +75,7 @@ def _arrays(data: bytes) -> dict[str, npt.NDArray[Any]]:
         with zipfile.ZipFile(io.BytesIO(data)) as file:
             members = file.infolist()
             if len(members) > _MAX_ARRAYS:
-                raise MeshError(f"has {len(members)} arrays; at most {_MAX_ARRAYS} are legal")
+                raise MeshError(f"has {len(members)} arrays; at most {_MAX_ARRAYS} are allowed")
             for member in members:
                 if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
                     raise MeshError(

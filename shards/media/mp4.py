@@ -92,8 +92,8 @@ def boxes(data: memoryview, start: int, stop: int) -> Iterator[tuple[bytes, int,
             raise Mp4Error(f"{stop - start} stray bytes where a box should start (byte {start})")
         size, kind = struct.unpack_from(">I4s", data, start)
         payload = start + 8
-        # A size of 1 says that the real one follows in 64 bits. A size of 0, a box up to the end of the file, is no
-        # valid box here: its end lies before its payload.
+        # A size of 1 means that a 64-bit size follows. A size of 0, a box up to the end of the file, is not valid
+        # here: the box would end before its payload.
         if size == 1:
             size = struct.unpack_from(">Q", data, payload)[0]
             payload += 8
@@ -216,7 +216,7 @@ def _read_moof(data: memoryview, base: int, span: tuple[int, int], track: Track)
     duration, size, flags, decode_time = track.default_duration, track.default_size, track.default_flags, 0
     for kind, _, at, _ in boxes(data, *traf):
         # `tfhd` sets defaults for the runs (`trun`) behind it, `tfdt` the time of the first packet; each run begins
-        # where the one before it ended. The bits of `tfhd` say which fields follow, in the order of the bits.
+        # where the one before it ended. The bits of `tfhd` select the fields that follow, in bit order.
         if kind == b"tfhd":
             bits = struct.unpack_from(">I", data, at)[0]
             if bits & 0x1:
@@ -248,8 +248,8 @@ def _read_trun(
     first_flags = None
     if bits & 0x4:
         first_flags, at = struct.unpack_from(">I", data, at)[0], at + 4
-    # The bits say which of duration, size, flags and composition offset each packet has. These stand packet by packet,
-    # so column n is every k-th number from n on; a column that is not there is the default for all.
+    # The bits select which of duration, size, flags and composition offset each packet has. They are stored packet by
+    # packet, so column n is every k-th number starting at n; a missing column means the default for all.
     present = [bool(bits & bit) for bit in (0x100, 0x200, 0x400, 0x800)]
     if at + 4 * sum(present) * count > len(data) or count > len(data) // _PACKET_BYTES:
         raise Mp4Error(f"a run of {count} packets does not fit in {len(data)} bytes")

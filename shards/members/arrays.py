@@ -44,7 +44,7 @@ def header_problems(member: Member, header: NpyHeader, dtype: str, shape: tuple[
     found = (header.version, header.dtype.str, header.shape, in_fortran_order, header.data_offset)
     wanted = (1, dtype, shape, False, member.facts["data_offset"])
     if found != wanted:
-        yield f"has (version, dtype, shape, Fortran order, data offset) {found}, but the manifest says {wanted}"
+        yield f"has (version, dtype, shape, Fortran order, data offset) {found}, but the manifest lists {wanted}"
 
 
 def check_numbers_of(check: Callable[[npt.NDArray[Any]], Iterator[str]]) -> Check:
@@ -197,13 +197,13 @@ def check_path_poses(path: Floats) -> str:
         return f"has a place that is not finite or farther than {FARTHEST_M:g} m away"
     lengths = np.linalg.norm(path[:, 3:], axis=1)
     if not (np.abs(lengths - 1) < _UNIT_LENGTH).all():
-        return "has a rotation that is no unit quaternion"
+        return "has a rotation that is not a unit quaternion"
     return ""
 
 
 @check_numbers_of
 def find_camera_path_decode_problems(path: npt.NDArray[Any]) -> Iterator[str]:
-    """Find poses that are none."""
+    """Find invalid poses."""
     if path.ndim == 2 and path.shape[1] == POSE and (problem := check_path_poses(path)):
         yield problem
 
@@ -216,8 +216,8 @@ CAMERA_PATH = Kind(
 )
 """The pose of a camera in each frame of a video, float64 (T, 7), as NPY, and its lens.
 
-`shards/media/camera_pose.py` says what the seven numbers are. The facts focal_x, focal_y, centre_x, centre_y are those
-of a pinhole in pixels of the sample's video; the left upper corner of the picture is at 0, 0.
+`shards/media/camera_pose.py` describes the seven numbers. The facts focal_x, focal_y, centre_x and centre_y describe a
+pinhole camera in pixels of the sample's video; the upper left corner of the image is at 0, 0.
 """
 
 
@@ -235,7 +235,7 @@ def find_mesh_problems(member: Member) -> Iterator[str]:
         return
     n_nodes, n_cells = (int(member.facts[name]) for name in ("n_nodes", "n_cells"))
     if (len(nodes), len(cells)) != (n_nodes, n_cells):
-        yield f"has {len(nodes)} nodes and {len(cells)} cells, but the manifest says {n_nodes} and {n_cells}"
+        yield f"has {len(nodes)} nodes and {len(cells)} cells, but the manifest lists {n_nodes} and {n_cells}"
 
 
 def find_mesh_decode_problems(member: Member) -> Iterator[str]:

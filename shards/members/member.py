@@ -39,7 +39,7 @@ def skip_check(member: Member) -> Iterator[str]:
 class Kind:
     """A kind of member: its possible facts (int or float), words and lists, and its checks.
 
-    family: what further facts may begin with, which are floats. check: compares tables and headers. decode: decodes the
+    family: prefix of further facts, which are floats. check: compares tables and headers. decode: decodes the
     member and compares its contents.
     """
 

@@ -26,7 +26,7 @@ def find_indexed_sound_problems(member: Member) -> Iterator[str]:
         yield f"its table is missing or inconsistent ({error}); run `maskstream index` again"
         return
     if table.form.sample_rate != member.facts["sample_rate"]:
-        yield f"its table says {table.form.sample_rate} Hz, not {member.facts['sample_rate']}"
+        yield f"its table has {table.form.sample_rate} Hz, not {member.facts['sample_rate']}"
     yield from _find_table_problems(table, int(member.facts["n_samples"]), len(member.data))
 
 
@@ -109,8 +109,8 @@ def sound_member(data: bytes, *, gain: float = 1.0, start_s: float | None = None
 
     Args:
         data: Bytes of the stream.
-        gain: See SOUND.
-        start_s: See SOUND.
+        gain: Gain; see SOUND.
+        start_s: Start in seconds; see SOUND.
 
     Raises:
         FlacError: The stream does not have a seek point per frame.
@@ -143,7 +143,7 @@ def find_sound_problems(member: Member) -> Iterator[str]:
         return
     for name, found in facts.items():
         if found != member.facts[name]:
-            yield f"its header says {name} {found}, not {member.facts[name]}"
+            yield f"its header has {name} {found}, not {member.facts[name]}"
     if not np.array_equal(lists["frame_size"], member.lists["frame_size"]):
         yield "the sizes of its frames differ from the manifest"
 

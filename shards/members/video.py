@@ -127,7 +127,7 @@ def find_box_problems(index: VideoIndex, data: bytes) -> Iterator[str]:
     fragment = [data[offset + 4 : offset + 8] == b"moof" for offset in index.offset.tolist()]
     if data[4:8] == b"ftyp" and any(fragment) and not all(fragment):
         gop = fragment.index(False)
-        yield f"GOP {gop} starts at byte {index.offset[gop]}, where there is no fragment"
+        yield f"GOP {gop} starts at byte {index.offset[gop]}, but no fragment starts there"
         return
     if index.anchor_reach is None:
         return
@@ -136,10 +136,10 @@ def find_box_problems(index: VideoIndex, data: bytes) -> Iterator[str]:
         track = read_header(data[: index.header_size])
         gops = [read_fragments(memoryview(data)[at : at + size], track) for at, size in spans]
     except Mp4Error as error:
-        yield f"has {ANCHOR_REACH}, but is no fragmented MP4 ({error})"
+        yield f"has {ANCHOR_REACH}, but is not a fragmented MP4 ({error})"
         return
     if not np.array_equal(index.anchor_reach, measure_anchor_reach(gops, index.size)):
-        yield f"{ANCHOR_REACH} in the manifest is not where the packets of every {ANCHOR_STRIDE}th frame end"
+        yield f"{ANCHOR_REACH} in the manifest does not match the ends of the packets of every {ANCHOR_STRIDE}th frame"
     try:
         gop_notes(memoryview(data)[index.header_size :], index.width, index.height)
     except Mp4Error as error:
@@ -180,7 +180,7 @@ def decode_problems(index: VideoIndex, data: bytes) -> Iterator[str]:
         for frame in index.first_frame.tolist()[1 if index.foreign else 0 :]  # an edit list may hide the first keyframe
         if frame >= len(shown) or shown[frame] not in keyframes
     ]:
-        yield f"frame {wrong[0]} starts a GOP but is no keyframe"
+        yield f"frame {wrong[0]} starts a GOP but is not a keyframe"
     if sizes - {(index.width, index.height)}:
         found = ", ".join(f"{width}x{height}" for width, height in sorted(sizes))
         yield f"has frames of {found} pixels, not {index.width}x{index.height}"

@@ -199,7 +199,7 @@ class BlockCache:
             warned, self._warned = self._warned, True
         if not warned:
             log.warning(
-                "the cache %s cannot be written (%s); what is read is not kept until it can be", self.folder, error
+                "the cache %s cannot be written (%s); blocks are not cached until it can be", self.folder, error
             )
 
     def _make_room(self, size: int) -> None:

@@ -105,7 +105,7 @@ def say_unchecked(location: str, sums: str) -> None:
     if location not in _SAID:
         _SAID.add(location)
         _log.warning(
-            "%s has no %s, so damage of what is read is not noticed; copy the %s files too, or write them again with "
+            "%s has no %s, so damaged reads are not detected; copy the %s files too, or rewrite them with "
             "`maskstream verify %s --repair`",
             location,
             sums,
@@ -117,8 +117,8 @@ def say_unchecked(location: str, sums: str) -> None:
 def check_blocks(path: str | Path, begin: int, data: bytes, wanted: bytes) -> None:
     """Raise StoreError if `data`, the blocks from byte `begin` of the file at `path`, differ from the sums `wanted`.
 
-    A changed block changes about half of the bits of its sum. So a sum with few changed bits is itself damaged, and the
-    message says this.
+    A changed block changes about half of the bits of its sum. So a sum with few changed bits is itself damaged, as the
+    message explains.
     """
     found = sum_blocks(memoryview(data))
     if found == wanted:

@@ -73,7 +73,7 @@ _HEADER = re.compile(
 _ELEMENT = re.compile(r"(<[\w-]*(?:token|signature|credential)[\w-]*>)[^<]+", re.IGNORECASE)
 _HIDDEN, _SHORT = "(hidden)", 5
 _KEYS = {
-    "s3": "export AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_ENDPOINT_URL for a server of your own)",
+    "s3": "export AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_ENDPOINT_URL for your own server)",
     "gs": "export GOOGLE_APPLICATION_CREDENTIALS, the path of a key file",
     "az": "export AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
 }
@@ -83,7 +83,7 @@ _NO_BUCKET = ("NoSuchBucket", "ContainerNotFound")
 """Error codes for a missing bucket, as opposed to a missing file."""
 
 _started_in: int | None = None
-"""The process in which this package first used a client. Its threads do not survive a fork."""
+"""The process in which this package first used a client. The client's threads do not survive a fork."""
 
 
 def open_bucket_client(place: StorePlace, total_s: float = RANGE_S) -> ObjectStore:
@@ -163,7 +163,7 @@ def store_errors(where: str) -> Iterator[None]:
     except (FileNotFoundError, GenericError) as error:
         if any(code in str(error) for code in _NO_BUCKET):
             raise OutageError(
-                f"there is no bucket {parse_place(where).bucket!r} for {where}; create it, or give another"
+                f"there is no bucket {parse_place(where).bucket!r} for {where}; create it, or specify another"
             ) from None
         if isinstance(error, FileNotFoundError):
             raise MissingFileError(f"there is no file {where}") from None
@@ -174,8 +174,8 @@ def store_errors(where: str) -> Iterator[None]:
             ) from None
         if _NO_LENGTH in str(error):
             raise OutageError(
-                f"{where} comes without its size (Content-Length), which is how a file that was cut is told; have the "
-                "server send files as they are, not in chunks or compressed on the way, or copy them to a local disk"
+                f"{where} comes without its size (Content-Length), which is needed to detect truncated files; "
+                "configure the server to send files unchanged (not in chunks or compressed), or copy them to a local disk"
             ) from None
         raise OutageError(f"{where} cannot be reached ({say_why(error)})") from None
     except (UnauthenticatedError, PermissionDeniedError) as error:

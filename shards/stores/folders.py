@@ -77,8 +77,8 @@ def seen_from(location: str | Path, target: str | Path) -> str:
         return _format_dotted(os.path.relpath(Path(target).resolve(), Path(location).resolve()))
     if not is_url(target) or parse_place(str(location))[:2] != parse_place(str(target))[:2]:
         raise ValueError(
-            f"{location} cannot name {target}: a split at a URL names folders of its own server or bucket; choose a "
-            "local folder for it, or one beside the others"
+            f"{location} cannot refer to {target}: a split at a URL can only refer to folders of the same server or "
+            "bucket; choose a local folder for it, or one next to the others"
         )
     if parse_place(str(location)).scheme == "hf":
         return str(target).rstrip("/")
@@ -150,7 +150,7 @@ class FoldersStore(RoutedStore):
         return FoldersStore(home, self._cache, others, foreign=self.foreign)
 
     def _is_away(self, name: str) -> bool:
-        """Return True if a name is read in the folder that it begins with."""
+        """Return True if a file is read from the folder in its name."""
         return is_url(name) if self.foreign else is_elsewhere(name)
 
     def _at(self, name: str) -> tuple[Store, str]:
@@ -190,12 +190,12 @@ def _open_folders_store(
 
 
 def open_merged_store(store: Store, cache: BlockCache | None) -> FoldersStore:
-    """Return the store of a merged split, given the store of its own folder."""
+    """Return the store of a merged split, given the store of its folder."""
     return store if isinstance(store, FoldersStore) and not store.foreign else FoldersStore(store, cache)
 
 
 def store_of_split(store: Store, shards: ByName, *, outside: bool, cache: BlockCache | None = None) -> Store:
-    """Return the store of a split with these shards (`Store.of_split`), some of which may be at URLs.
+    """Return the store of a split with these shards (`Store.of_split`), including shards at URLs.
 
     Args:
         store: Store of the split's folder.

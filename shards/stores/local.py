@@ -295,7 +295,7 @@ class _ForKernels(NamedTuple):
     """A file as `read_ranges` needs it.
 
     Attributes:
-        row: Its row of `files`.
+        row: Row of the file in `files`.
         legal: True if its sums exist and are complete.
         sums: The sums in memory, uint8 (n,), whose address is in `row`.
     """

@@ -89,7 +89,7 @@ def read_regular(path: Path, most: int) -> bytes:
     with os.fdopen(open_regular(path), "rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
         if size > most:
-            raise OSError(errno.EFBIG, f"has {size} bytes, but at most {most} are legal", str(path))
+            raise OSError(errno.EFBIG, f"has {size} bytes, but at most {most} are allowed", str(path))
         return file.readall()
 
 

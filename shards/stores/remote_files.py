@@ -48,8 +48,8 @@ _STATUS = re.compile(r"status code: (?!416)\d")
 class RemoteFiles:
     """The files of the folder at a URL.
 
-    outside: whether files may be outside of the folder, as foreign tars. A request is tried again as client.py says;
-    then the error is an OutageError. A pickled copy takes its credentials from its own environment.
+    outside: whether files may be outside of the folder, as foreign tars. Requests are retried as described in
+    client.py; then they raise OutageError. A pickled copy takes its credentials from its own environment.
     """
 
     def __init__(self, location: str, *, outside: bool = False) -> None:
@@ -64,7 +64,9 @@ class RemoteFiles:
         with store_errors(where):
             data = waited_for(where, lambda: contents(client, key, most))
         if len(data) > most:
-            raise StoreError(f"{where} cannot be read (has {self.ask_size(name)} bytes, but at most {most} are legal)")
+            raise StoreError(
+                f"{where} cannot be read (has {self.ask_size(name)} bytes, but at most {most} are allowed)"
+            )
         return data
 
     def names(self, prefix: str = "") -> list[str]:

@@ -125,7 +125,7 @@ class RemoteOutput:
             return True
         if self._asked(name, lambda client: _create_if_new(client, name, data), _SENT_S):
             return True
-        # a request that was repeated, because its answer was lost, finds what it wrote itself
+        # a request that was repeated because its response was lost finds its own data
         return self.head(name, len(data) + 1) == data
 
     def _is_conditional(self) -> bool:
@@ -176,11 +176,11 @@ class RemoteOutput:
         except MissingFileError:
             return None
         if len(data) > most:
-            raise StoreError(f"{self._location}/{name} has {self.size(name)} bytes, but at most {most} are legal")
+            raise StoreError(f"{self._location}/{name} has {self.size(name)} bytes, but at most {most} are allowed")
         return data
 
     def head(self, name: str, most: int) -> bytes | None:
-        """The first bytes of a file, at most `most`; None if there is none."""
+        """Return the first bytes of a file, at most `most`; None if it is missing."""
         try:
             return self._once(name, lambda client: contents(client, name, most - 1))
         except MissingFileError:
@@ -198,7 +198,7 @@ class RemoteOutput:
         return nullcontext()
 
     def remove_leftovers(self, folder: str = "") -> None:
-        """Do nothing: what is half-written has no name."""
+        """Do nothing: unfinished files have no name."""
 
 
 def _send(client: ObjectStore, name: str, file: BinaryIO) -> None:

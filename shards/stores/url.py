@@ -51,7 +51,7 @@ def get_local_path(location: str | Path, what: str) -> Path:
         what: Use of the location, such as "--out", for the message.
     """
     if is_url(location) or str(location).startswith("pipe:"):
-        raise ValueError(f"{what} {str(location)!r}: only local paths are legal here")
+        raise ValueError(f"{what} {str(location)!r}: expected a local path")
     return Path(location)
 
 
@@ -87,10 +87,10 @@ def parse_place(url: str) -> StorePlace:
     if parts.username or parts.password or parts.query or parts.fragment:
         raise ValueError(
             f"{parts.scheme}://{parts.hostname}{parts.path}: user names, passwords, queries and fragments are not "
-            "legal in a location; pass credentials by the environment"
+            "allowed in a location; pass credentials as environment variables"
         )
     if not parts.netloc:
-        raise ValueError(f"{url} names no {'server' if parts.scheme.startswith('http') else 'bucket'}")
+        raise ValueError(f"{url} has no {'server' if parts.scheme.startswith('http') else 'bucket'}")
     if parts.scheme == "hf":
         return _resolve_hub_url(url)
     if parts.scheme in ("http", "https"):
@@ -115,5 +115,5 @@ def _folder(url: str, path: str) -> str:
     """Return the path of a folder without a `/` at either end. Raises ValueError for `.` and `..`."""
     names = [name for name in path.split("/") if name]
     if {".", ".."} & set(names):
-        raise ValueError(f"{url}: '.' and '..' are not legal in a URL")
+        raise ValueError(f"{url}: '.' and '..' are not allowed in a URL")
     return str(PurePosixPath(*names)) if names else ""

@@ -132,7 +132,7 @@ def test_every_field_of_the_help_can_be_set():
 
 
 def test_a_folder_without_a_split_and_a_modality_without_a_loader_are_refused(tmp_path):
-    with pytest.raises(ShardError, match="it is no finished split"):
+    with pytest.raises(ShardError, match="it is not a finished split"):
         Manifest.load(tmp_path)
     pictures = Manifest.load(write_split("image", tmp_path))
     smells = replace(pictures, info=pictures.info | {"modality": "smells"})

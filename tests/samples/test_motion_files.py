@@ -46,7 +46,7 @@ def test_a_lugaru_file_that_is_cut_is_refused(tmp_path, cut):
 def test_one_key_pose_and_a_speed_of_zero_are_refused(tmp_path):
     path = tmp_path / "Kick"
     path.write_bytes(lugaru_bytes(np.zeros((1, 20, 3)), [1.0]))
-    with pytest.raises(RejectError, match="1 pose; a motion needs two"):
+    with pytest.raises(RejectError, match="1 pose; a sequence needs at least two"):
         read_lugaru(path)
     path.write_bytes(lugaru_bytes(np.zeros((2, 20, 3)), [1.0, 0.0]))
     with pytest.raises(RejectError, match="speed"):

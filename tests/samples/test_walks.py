@@ -66,7 +66,7 @@ def test_parts_that_do_not_fit_are_rejected() -> None:
     whole = small_walk(8)
     with pytest.raises(RejectError, match="has 8 frames, 7 of depth and 8 poses"):
         TrajectoryEncoder().encoded(changed(depth=whole.depth[:7]))
-    with pytest.raises(RejectError, match="no unit quaternion"):
+    with pytest.raises(RejectError, match="not a unit quaternion"):
         TrajectoryEncoder().encoded(changed(path=whole.path * 1.01))
     with pytest.raises(RejectError, match="not of one"):
         TrajectoryEncoder().encoded(changed(depth=[*whole.depth[:7], whole.depth[7][:20]]))

@@ -260,7 +260,7 @@ def test_settings_that_are_no_fields_are_refused() -> None:
         def value(self) -> float:
             return self.level
 
-    with pytest.raises(ValueError, match=r"has the attributes level, which are no fields; make it a @dataclass"):
+    with pytest.raises(ValueError, match=r"has the attributes level, which are not fields; make it a @dataclass"):
         Loose().to_dict()
 
 

@@ -127,7 +127,7 @@ class PoseEncoder(Config):
         """Return the sequence at the encoder's rate, or the part whose frames begin in `span`."""
         seconds = float(found.times_s[-1] - found.times_s[0])
         if seconds * self.rate_hz > _MOST_FRAMES:
-            raise RejectError("check", f"lasts {seconds:g} s, which is more than {_MOST_FRAMES:,} frames")
+            raise RejectError("check", f"lasts {seconds:g} s, which exceeds {_MOST_FRAMES:,} frames")
         made = resampled(found, self.rate_hz)
         check_size(made.places)
         return made if span is None else cut(made, span)
@@ -137,7 +137,9 @@ class PoseEncoder(Config):
         readers: Mapping[str, Callable[[Path], Motion]] = {"bvh": self._parse_bvh, "npz": read_npz}
         form = str(source.meta.get(FORMAT, source.path.suffix.lower().removeprefix(".")))
         if source.made_by is None and form not in readers:
-            raise RejectError("open", f"{source.path.name} is no motion; legal formats are {', '.join(readers)}")
+            raise RejectError(
+                "open", f"{source.path.name} is not a pose sequence; expected one of {', '.join(readers)}"
+            )
         try:
             found = made_of(source, Motion)
             return convert_to_h36m(readers[form](source.path) if found is None else found)
@@ -151,12 +153,12 @@ class PoseEncoder(Config):
 def check_size(poses: Floats) -> None:
     """Raise RejectError unless the legs of poses (T, 17, 3) have a human length; a wrong unit is the usual cause."""
     if (far := float(np.abs(poses).max())) > FARTHEST_M:
-        raise RejectError("check", f"a joint is {far:.3g} m from the origin, and at most {FARTHEST_M:g} m are legal")
+        raise RejectError("check", f"a joint is {far:.3g} m from the origin; at most {FARTHEST_M:g} m is allowed")
     bones = np.linalg.norm(poses - poses[:, PARENTS], axis=-1)
     leg = float(bones[:, [2, 3, 5, 6]].sum(axis=1).mean() / 2)
     if not LEG_M[0] <= leg <= LEG_M[1]:
         raise RejectError(
             "check",
-            f"the legs are {leg:.3g} m long, and {LEG_M[0]} to {LEG_M[1]} m are legal: the file has another unit (of "
-            "BVH give it, such as --set bvh_unit_m=0.0254)",
+            f"the legs are {leg:.3g} m long, expected {LEG_M[0]} to {LEG_M[1]} m: the file probably uses another unit "
+            "(for BVH, set it with --set bvh_unit_m=0.0254)",
         )

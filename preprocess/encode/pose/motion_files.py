@@ -46,15 +46,15 @@ class Motion:
         if self.places.shape != (frames, len(self.names), 3) or self.times_s.shape != (frames,):
             raise RejectError(
                 "decode",
-                f"has places {self.places.shape} of {len(self.names)} joints at {self.times_s.shape} times; expected "
-                "(frames, joints, 3)",
+                f"has positions {self.places.shape} of {len(self.names)} joints at {self.times_s.shape} times; "
+                "expected (frames, joints, 3)",
             )
         if frames < 2:
-            raise RejectError("check", f"has {frames} pose{'s'[: frames != 1]}; a motion needs two or more")
+            raise RejectError("check", f"has {frames} pose{'s'[: frames != 1]}; a sequence needs at least two")
         if bad := int((~np.isfinite(self.places).all(axis=(1, 2))).sum()):
-            raise RejectError("check", f"{bad} of {frames} poses have a number that is not finite")
+            raise RejectError("check", f"{bad} of {frames} poses contain numbers that are not finite")
         if not (np.isfinite(self.times_s).all() and (np.diff(self.times_s) > 0).all()):
-            raise RejectError("check", "the times of its frames do not ascend")
+            raise RejectError("check", "the frame times must be finite and strictly increasing")
 
 
 def upright(places: Floats) -> Floats:
@@ -107,8 +107,8 @@ def convert_to_h36m(motion: Motion) -> tuple[Motion, str]:
     if lacking[likeliest]:
         raise RejectError(
             "decode",
-            f"its {len(motion.names)} joints are of no rig that is known; {likeliest} would need "
-            f"{', '.join(lacking[likeliest])}. Known are {', '.join(RIGS)}",
+            f"its {len(motion.names)} joints do not match a known rig ({', '.join(RIGS)}); {likeliest} also needs "
+            f"{', '.join(lacking[likeliest])}",
         )
     joints = [motion.places[:, [number[one] for one in _join_both(joint)]].mean(axis=1) for joint in RIGS[likeliest]]
     return Motion(places=np.stack(joints, axis=1), names=JOINTS, times_s=motion.times_s), likeliest
@@ -176,7 +176,7 @@ def read_bvh(path: Path) -> Capture:
         raise RejectError("decode", f"is not a readable BVH file ({type(error).__name__}: {error})") from error
     n_channels = sum(len(joint.channels) for joint in joints)
     if joints and not n_channels:
-        raise RejectError("decode", f"has no channels in its {len(joints)} joints, so nothing moves")
+        raise RejectError("decode", f"has no channels in its {len(joints)} joints, so there is no motion")
     if not joints or frames < 1 or values.size != frames * n_channels:
         raise RejectError(
             "decode",
@@ -252,7 +252,7 @@ def _build_rotation(axis: int, angle: Floats) -> Floats:
 _MOST_BYTES = 1 << 31
 """Largest array that is unpacked."""
 _DAMAGED = (zipfile.BadZipFile, NotImplementedError, ValueError, LookupError, EOFError, RuntimeError, DataError)
-LEGAL = "a motion needs positions (T, 17, 3) and rate_hz; see preprocess/encode/pose/motion_files.py"
+LEGAL = "expected arrays positions (T, 17, 3) and rate_hz; see preprocess/encode/pose/motion_files.py"
 
 
 def read_npz(path: Path) -> Motion:
@@ -263,15 +263,15 @@ def read_npz(path: Path) -> Motion:
         raise RejectError("decode", f"has no array {missing[0]!r}, only {', '.join(found) or 'none'}; {LEGAL}")
     positions, rate, joints = found["positions"], found["rate_hz"], found.get("joints")
     if rate.size != 1 or not 0 < (rate_hz := float(rate.reshape(-1)[0].real)) < float("inf"):
-        raise RejectError("decode", f"rate_hz is {rate.tolist()}; it is one number above 0, frames per second")
+        raise RejectError("decode", f"rate_hz must be one number above 0 (frames per second), got {rate.tolist()}")
     if positions.ndim != 3 or positions.shape[2] != 3 or positions.dtype.kind not in "fiu":
-        raise RejectError("decode", f"positions are {positions.dtype} {positions.shape}; {LEGAL}")
+        raise RejectError("decode", f"positions has dtype {positions.dtype} and shape {positions.shape}; {LEGAL}")
     chosen = np.arange(len(JOINTS)) if joints is None else joints
     if chosen.shape != (len(JOINTS),) or chosen.dtype.kind not in "iu":
-        raise RejectError("decode", f"joints are {chosen.dtype} {chosen.shape}; {len(JOINTS)} whole numbers are legal")
+        raise RejectError("decode", f"joints must be {len(JOINTS)} integers, got {chosen.dtype} {chosen.shape}")
     if chosen.min() < 0 or chosen.max() >= positions.shape[1] or (joints is None and positions.shape[1] != len(JOINTS)):
         raise RejectError(
-            "decode", f"positions have {positions.shape[1]} joints, joints are {chosen.tolist()}; {LEGAL}"
+            "decode", f"positions has {positions.shape[1]} joints, but joints selects {chosen.tolist()}; {LEGAL}"
         )
     places = positions[:, chosen].astype(np.float64)
     return Motion(places=places, names=JOINTS, times_s=np.arange(len(places)) / rate_hz)
@@ -284,7 +284,7 @@ def _arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
         with zipfile.ZipFile(path) as file:
             members = {member.filename: member for member in file.infolist() if member.filename in wanted}
             if large := [name for name, member in members.items() if member.file_size > _MOST_BYTES]:
-                raise RejectError("decode", f"{large[0]} declares more than {_MOST_BYTES:,} bytes, which are the most")
+                raise RejectError("decode", f"{large[0]} declares more than {_MOST_BYTES:,} bytes, the maximum")
             return {name.removesuffix(".npy"): read_npy(file.read(member)) for name, member in members.items()}
     except _DAMAGED as error:
         raise RejectError(

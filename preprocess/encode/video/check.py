@@ -40,7 +40,7 @@ def check_slices(
     n_frames = len(parsed.pts)
     interval = int(parsed.pts[-1]) // max(1, n_frames - 1)
     if not np.array_equal(parsed.pts, interval * np.arange(n_frames)):
-        raise RejectError("check", "the frames are not shown at a constant rate from 0 on")
+        raise RejectError("check", "the frames do not have a constant frame rate from time 0")
     track = read_header(parsed.data[: parsed.start[0]])
     decoder = _decoder(track, most_pixels(width, height))
     if motion:
@@ -59,16 +59,16 @@ def check_slices(
         except (av.FFmpegError, Mp4Error) as error:
             raise RejectError("check", f"GOP {f} does not decode by itself: {explain(error)}") from error
         if [pts for pts, _ in shown] != expected.tolist():
-            raise RejectError("check", f"GOP {f} decodes to {len(shown)} frames, not to its {len(expected)}")
+            raise RejectError("check", f"GOP {f} decodes to {len(shown)} frames, expected {len(expected)}")
         if any(facts != is_right for _, facts in shown):
             raise RejectError("check", f"GOP {f} decodes to frames that are damaged or not {width}x{height}")
 
 
 def _decoder(track: Track, most: int) -> VideoCodecContext:
-    """A decoder in its initial state; most: the most pixels of a frame."""
+    """Return a decoder in its initial state; most: the largest number of pixels of a frame."""
     context = av.CodecContext.create(DECODERS[track.codec], "r")
     if not isinstance(context, VideoCodecContext):
-        raise RejectError("check", f"{track.codec} is no video codec")
+        raise RejectError("check", f"{track.codec} is not a video codec")
     context.extradata = track.extradata or None
     if track.size != (0, 0):
         context.width, context.height = track.size

@@ -120,7 +120,7 @@ class VideoEncoder(ProfiledEncoder):
     def validate(self) -> None:
         if self.damage != "reject" and self.video.name == "copy":
             raise ValueError(
-                f"damage={self.damage!r} encodes what is left, but profile 'copy' keeps packets; use train"
+                f"damage={self.damage!r} encodes the remaining frames, but profile 'copy' keeps packets; use train"
             )
 
     def encode(self, source: Source) -> Encoded:
@@ -180,7 +180,7 @@ def _join(frames: tuple[Path, ...], to: Path, rate: Fraction) -> None:
         for number, path in enumerate(frames):
             data = path.read_bytes()
             if not data.startswith(b"\xff\xd8") or b"\xff\xd9" not in data[-64:]:
-                raise RejectError("open", f"the frame {path.name} is not a JPEG, or is cut off")
+                raise RejectError("open", f"the frame {path.name} is not a JPEG, or is truncated")
             packet = Packet(data)
             packet.stream, packet.time_base = stream, 1 / rate
             packet.pts = packet.dts = number
@@ -209,7 +209,7 @@ class EpisodeEncoder(ProfiledEncoder):
     def in_profile(self, profile: VideoProfile) -> Self:
         """Return the encoder with another profile. Raise ValueError for a profile that changes the number of frames."""
         if profile.fps is not None:
-            raise ValueError(f"profile {profile.name!r} leaves frames out, but actions have a row for each; use train")
+            raise ValueError(f"profile {profile.name!r} drops frames, but actions have one row per frame; use train")
         return replace(self, video=profile)
 
     def encode(self, source: Source) -> Encoded:

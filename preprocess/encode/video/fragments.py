@@ -70,7 +70,7 @@ def parse_fragments(data: bytes) -> Fragments:
     n_fragments = kinds.count("moof")
     stop = 2 + 2 * n_fragments
     if not n_fragments or kinds[:stop] != ["ftyp", "moov"] + ["moof", "mdat"] * n_fragments:
-        raise ValueError(f"boxes are {' '.join(kinds[:12])} ..., not ftyp moov (moof mdat)*")
+        raise ValueError(f"has the boxes {' '.join(kinds[:12])} ..., expected ftyp moov (moof mdat)*")
     starts = [start for kind, start, _, _ in found if kind == "moof"]
     last_byte = [end for kind, _, _, end in found if kind == "mdat"][n_fragments - 1]
     track = read_header(data[: starts[0]])
@@ -96,7 +96,7 @@ def parse_output(data: bytes) -> Fragments:
     try:
         parsed = parse_fragments(data)
     except ValueError as error:
-        raise RejectError("encode", f"the muxed file is no fragmented MP4: {error}") from error
+        raise RejectError("encode", f"the muxed file is not a fragmented MP4: {error}") from error
     if (np.diff(parsed.pts) <= 0).any() or (np.diff(parsed.key_rank) <= 0).any():
         raise RejectError("encode", "time stamps of the frames repeat or run backwards")
     return parsed
@@ -173,13 +173,13 @@ def cut_out(path: Path, span_s: tuple[float, float]) -> Cut:
     """
     with open_video(path) as (source, stream):
         if stream.time_base is None or not stream.average_rate:
-            raise RejectError("open", "has no frame rate or time base, so no part of it can be told by time")
+            raise RejectError("open", "has no frame rate or time base, so parts cannot be located by time")
         unit, half = float(stream.time_base), 0.5 / float(stream.average_rate)
         begin, stop = ((second - half) / unit for second in span_s)
         try:
             source.seek(max(0, round(begin)), stream=stream, backward=True)
         except av.FFmpegError as error:
-            raise RejectError("decode", f"cannot be read from {span_s[0]:.3f} s on ({explain(error)})") from error
+            raise RejectError("decode", f"cannot be read from {span_s[0]:.3f} s onwards ({explain(error)})") from error
         packets = _trim(_read_until(source, stream, stop), begin + 2 * half / unit, stop)
         times = [packet.pts for packet in packets if packet.pts is not None]
         if not any(begin <= time < stop for time in times):

@@ -92,7 +92,7 @@ def _parse_sets(data: bytes, at: int, count: int) -> tuple[list[bytes], int]:
         found.append(data[at + 2 : at + 2 + size])
         at += 2 + size
     if at > len(data):
-        raise IndexError("a parameter set is cut off")
+        raise IndexError("a parameter set is truncated")
     return found, at
 
 

@@ -227,7 +227,7 @@ class _Reader:
         try:
             self.container.seek(pts, stream=self.stream, backward=True)
         except av.FFmpegError as error:
-            raise RejectError("decode", f"cannot be read from {pts} on ({explain(error)})") from error
+            raise RejectError("decode", f"cannot be read from {pts} onwards ({explain(error)})") from error
 
     def _decoded(self) -> Iterator[VideoFrame]:
         """Yield the frames from here on. Frames that cannot be decoded are skipped; a read error is the end."""

@@ -136,7 +136,7 @@ def open_video(path: Path, **options: str) -> Iterator[tuple[InputContainer, Vid
     except MediaError as error:
         raise RejectError("open", str(error)) from error
     except (av.FFmpegError, ValueError) as error:
-        raise RejectError("open", f"is no video that FFmpeg can open, or is truncated ({explain(error)})") from error
+        raise RejectError("open", f"is not a video that FFmpeg can open, or is truncated ({explain(error)})") from error
     except OSError as error:
         raise RejectError("open", f"cannot be read ({error.strerror})") from error
     with container:
@@ -151,7 +151,7 @@ def find_first_video(container: InputContainer) -> VideoStream:
     found = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     if not found:
         others = sorted({s.type for s in container.streams})
-        art = "; its only picture is cover art" if container.streams.video else ""
+        art = "; its only image is cover art" if container.streams.video else ""
         raise RejectError("open", f"has no video stream (its streams: {', '.join(others) or 'none'}{art})")
     stream = found[0]
     if stream.codec_context is None:
@@ -312,7 +312,7 @@ def decode(
 
 
 def _decoded(stream: VideoStream, packet: Packet[Stream], damage: Damage) -> Sequence[VideoFrame]:
-    """The frames that a packet gives; with "keep", none if it cannot be decoded."""
+    """Return the frames of a packet; with "keep", none if it cannot be decoded."""
     try:
         return stream.decode(packet)
     except av.FFmpegError:
@@ -452,7 +452,7 @@ def found_part(
         return None if seeks else _numbered(_facts(stream, shown), span)
     stamps = sorted(pts for pts in shown if pts is not None and (stop is None or pts < stop))
     if not stamps:
-        raise RejectError("check", f"has no frame in the part from {span}")
+        raise RejectError("check", f"has no frames in the part from {span}")
     facts = _facts(stream, [*stamps])
     if facts.variable:  # its rate is that of the file, whatever the part
         facts = probe(path, damage)
@@ -460,7 +460,7 @@ def found_part(
         span.check_end(float(stamps[-1] * unit + facts.last_interval - origin))
     inside = _select_stamps(stamps, begin, ROUNDING_S / unit if facts.variable else inf)
     if not inside:
-        raise RejectError("check", f"has no frame in the part from {span}")
+        raise RejectError("check", f"has no frames in the part from {span}")
     if facts.variable and not ended and stop is not None:
         facts = replace(facts, last_interval=(stop - max(inside[-1], begin)) * unit)
     facts = replace(facts, n_frames=len(inside), n_expected=len(inside))
@@ -523,7 +523,7 @@ def _numbered(facts: SourceFacts, span: Span) -> Part:
     if span.stop_s is not None:
         stop = min(stop, ceil((Fraction(span.stop_s) - ROUNDING_S) * facts.rate))
     if first >= stop:
-        raise RejectError("check", f"has no frame in the part from {span}")
+        raise RejectError("check", f"has no frames in the part from {span}")
     return Part(facts=replace(facts, n_frames=stop - first, n_expected=stop - first), window=(first, stop))
 
 

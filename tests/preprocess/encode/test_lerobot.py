@@ -145,7 +145,7 @@ def test_a_part_that_begins_within_a_gop_is_not_copied(tmp_path):
 
 def test_what_does_not_fit_is_said(tmp_path):
     root = second(tmp_path / "raw")
-    with pytest.raises(ValueError, match="leaves frames out, but actions have a row for each"):
+    with pytest.raises(ValueError, match="drops frames, but actions have one row per frame"):
         make_shards("lerobot", root, tmp_path / "out", profile=PROFILES["fps"])
     shutil.copy(root / "data/chunk-000/episode_000001.parquet", root / "data/chunk-000/episode_000000.parquet")
     source = DATASETS["lerobot"](root).splits["train"][0]

@@ -244,7 +244,7 @@ class RemoteJobs:
                 if self.n_sources == N_IMAGES - 1:
                     open_output(f"{place}/{SPLIT}").publish(DATASET_JSON, json.dumps(other).encode())
 
-        with pytest.raises(ShardError, match=r"dataset\.json is there and differs from that of this run"):
+        with pytest.raises(ShardError, match=r"dataset\.json already exists and differs from this run's"):
             run(raw, place, progress=Racing())
         assert open_output(f"{place}/{SPLIT}").whole(DATASET_JSON, 1 << 20) == json.dumps(other).encode()
 

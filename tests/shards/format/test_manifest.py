@@ -217,10 +217,10 @@ def test_unfinished_and_damaged_splits_say_what_to_do(split: Path) -> None:
     manifest.write_bytes(good[:100])
     refused(
         split,
-        r"manifest-000000.parquet has 100 bytes, but dataset.json says \d+; run the same `maskstream shards` again",
+        r"manifest-000000.parquet has 100 bytes, but dataset.json lists \d+; run the same `maskstream shards` again",
     )
     manifest.write_bytes(good + b"x")
-    refused(split, r"manifest-000000.parquet cannot be read \(has \d+ bytes, but at most \d+ are legal\)")
+    refused(split, r"manifest-000000.parquet cannot be read \(has \d+ bytes, but at most \d+ are allowed\)")
     manifest.write_bytes(good[:-1] + b"x")
     refused(split, r"manifest-000000.parquet: its checksum \(xxh3_128\) differs from dataset.json; run the same")
     manifest.unlink()
@@ -238,7 +238,7 @@ def test_unfinished_and_damaged_splits_say_what_to_do(split: Path) -> None:
     description.write_bytes(b"")
     refused(split, "dataset.json is damaged: it is empty")
     description.unlink()
-    refused(split, r"it is no finished split; make one of raw data with `maskstream shards DATASET")
+    refused(split, r"it is not a finished split; create one from raw data with `maskstream shards DATASET")
     refused(split / "nowhere", "no folder")
 
 
@@ -254,7 +254,7 @@ def test_later_formats_and_forged_contents_are_refused(split: Path) -> None:
     manifest = (split / "manifest-000000.parquet").read_bytes()
     for changes, match in (
         ({"format": "maskstream/5"}, "has the format 'maskstream/5'"),
-        ({"counts": good["counts"] | {"samples": 7}}, "has 8 samples, but dataset.json says 7"),
+        ({"counts": good["counts"] | {"samples": 7}}, "has 8 samples, but dataset.json lists 7"),
         ({"parts": 3}, "parts do not have the form of"),
         ({"version": 0}, "version do not have the form of"),
         ({"version": 2**31}, "version do not have the form of"),
@@ -263,10 +263,10 @@ def test_later_formats_and_forged_contents_are_refused(split: Path) -> None:
         ({"label_names": [1]}, "label_names do not have the form of"),
         ({"settings": [], "dataset": None}, "settings and dataset do not have the form of"),
         ({"sums": {"points": [1, float("nan")]}}, "sums do not have the form of"),
-        ({"parts": [good["parts"][0] | {"samples": 9}]}, "has 8 samples, but dataset.json says 9"),
-        ({"parts": [good["parts"][0] | {"shards": 2}]}, "has 3 shards, but dataset.json says 2"),
+        ({"parts": [good["parts"][0] | {"samples": 9}]}, "has 8 samples, but dataset.json lists 9"),
+        ({"parts": [good["parts"][0] | {"shards": 2}]}, "has 3 shards, but dataset.json lists 2"),
         ({"parts": good["parts"] * 2}, "parts do not have the form of"),
-        ({"parts": []}, "has 0 samples, but dataset.json says 8"),
+        ({"parts": []}, "has 0 samples, but dataset.json lists 8"),
     ):
         renew_checksum(split, **changes)
         refused(split, match)
@@ -329,14 +329,14 @@ def changed_shards(split: Path, change: Callable[[list[Any]], list[Any]]) -> Non
 def test_forged_shards_are_refused(split: Path) -> None:
     before = {path: path.read_bytes() for path in (split / "manifest-000000.parquet", split / "dataset.json")}
     for change, match in (
-        (lambda shards: shards[:2], "has 2 shards, but dataset.json says 3"),
-        (lambda shards: [*shards[:2], shards[0]], "names a shard twice"),
+        (lambda shards: shards[:2], "has 2 shards, but dataset.json lists 3"),
+        (lambda shards: [*shards[:2], shards[0]], "lists a shard twice"),
         (lambda shards: [*shards[:2], shards[2] | {"name": "x.tar"}], "names 1 shards that it does not describe"),
         (lambda shards: [shard | {"size_bytes": 9000} for shard in shards], "which has 9000 bytes"),
         (lambda shards: [shard | {"size_bytes": 1 << 70} for shard in shards], "OverflowError"),
         (lambda shards: [shard | {"size_bytes": -1} for shard in shards], "has impossible facts"),
-        (lambda shards: [shard | {"samples": 4} for shard in shards], "not in the order and numbers"),
-        (lambda shards: [shards[1], shards[0], shards[2]], "not in the order and numbers"),
+        (lambda shards: [shard | {"samples": 4} for shard in shards], "do not match the order and sizes"),
+        (lambda shards: [shards[1], shards[0], shards[2]], "do not match the order and sizes"),
         (lambda shards: [1, 2, 3], "a shard is described by 1"),
     ):
         changed_shards(split, change)

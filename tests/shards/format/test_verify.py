@@ -189,7 +189,7 @@ def test_wrong_tables_of_gops(samples: list[Sample], tmp_path: Path) -> None:
 
     moved = video.offset + np.array([0, 8, 0])
     found = with_index(sample, tmp_path, offset=moved, size=np.diff(moved, append=size))
-    assert found == f"{prefix}GOP 1 starts at byte {moved[1]}, where there is no fragment"
+    assert found == f"{prefix}GOP 1 starts at byte {moved[1]}, but no fragment starts there"
     assert f"{prefix}GOP 1 is at bytes" in with_index(sample, tmp_path, offset=moved)
     assert f"{prefix}GOP 0 is at bytes" in with_index(sample, tmp_path, header_size=video.header_size - 1)
     short = video.size - np.array([0, 0, 5])
@@ -222,7 +222,7 @@ def test_decoding_finds_what_the_table_does_not_show(samples: list[Sample], tmp_
     prefix = f"{SHARD}: sample 'toy/0006', component 'mp4': "
     assert with_index(sample, tmp_path, n_frames=13) == f"{prefix}has 12 frames, not 13"
     shifted = with_index(sample, tmp_path, first_frame=np.array([0, 5, 8]))
-    assert shifted == f"{prefix}frame 5 starts a GOP but is no keyframe"
+    assert shifted == f"{prefix}frame 5 starts a GOP but is not a keyframe"
     assert with_index(sample, tmp_path, width=32) == f"{prefix}has frames of 64x48 pixels, not 32x48"
     broken = dataclasses.replace(
         sample, members={"mp4": video_member(b"\0" * len(sample.members["mp4"].data), index_of(sample))}
@@ -238,7 +238,7 @@ def test_counts_and_manifest_are_held_to_dataset_json(split: Path) -> None:
     assert "dataset.json: counts 1 frames, but there are" in found
     assert "dataset.json: counts 0 rejects, but there are 2" in found
     renew_checksum(split, **good | {"fingerprint": "0" * 32})
-    assert problems(split) == "dataset.json: its fingerprint is not that of its shards"
+    assert problems(split) == "dataset.json: its fingerprint does not match its shards"
     renew_checksum(split, **good | {"label_names": ["a"]})
     assert problems(split) == "dataset.json: names 1 labels, but the manifest has the label 1"
     renew_checksum(split, **good)
@@ -247,7 +247,7 @@ def test_counts_and_manifest_are_held_to_dataset_json(split: Path) -> None:
     (split / "manifest-000000.parquet").write_bytes(manifest)
     assert "manifest-000000.parquet: its checksum (xxh3_128) differs from dataset.json" in problems(split)
     path.unlink()
-    assert "it is no finished split" in problems(split)
+    assert "it is not a finished split" in problems(split)
 
 
 def test_rejects_are_held_to_dataset_json(split: Path) -> None:

@@ -171,7 +171,7 @@ def test_a_full_disk_stops_the_caching_with_one_warning(
             remote.read(cache, first, first + 1)
             now[0] += block_cache.PAUSE_S
     assert [record.getMessage() for record in caplog.records] == [
-        f"the cache {tmp_path} cannot be written ([Errno 28] No space left on device); what is read is not kept until "
+        f"the cache {tmp_path} cannot be written ([Errno 28] No space left on device); blocks are not cached until "
         "it can be"
     ]
     remote.fetched.clear()

@@ -76,7 +76,7 @@ def test_files_without_sums_are_read_as_they_are_and_the_log_says_so_once(tmp_pa
     for _ in range(2):
         assert LocalStore(tmp_path).read(path.name, 100, 5000) == data[100:5100]
     [said] = [record.getMessage() for record in caplog.records]
-    assert said.startswith(f"{tmp_path} has no {path.stem}.sums, so damage of what is read is not noticed")
+    assert said.startswith(f"{tmp_path} has no {path.stem}.sums, so damaged reads are not detected")
 
 
 def test_a_changed_bit_of_a_sum_is_named_as_damage_of_the_sums(tmp_path):

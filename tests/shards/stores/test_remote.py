@@ -82,7 +82,7 @@ def test_it_reads_what_the_folder_holds(store: RemoteStore, folder: Path) -> Non
         assert store.read_many(ranges) == local.read_many(ranges)
     assert store.read(TAR, 10, 5) == store.unchecked(TAR, 10, 5) == local.read(TAR, 10, 5)
     assert store.whole("plain", 7) == b"no sums"
-    with pytest.raises(StoreError, match="has 7 bytes, but at most 6 are legal"):
+    with pytest.raises(StoreError, match="has 7 bytes, but at most 6 are allowed"):
         store.whole("plain", 6)
 
 
@@ -318,7 +318,7 @@ def test_verify_finds_the_same_at_a_url(split: Path, tmp_path_factory: pytest.Te
 
 
 def test_a_url_without_a_split_says_so(server: WebServer) -> None:
-    with pytest.raises(ShardError, match=r"there is no dataset.json in http://.*/split, so it is no finished split"):
+    with pytest.raises(ShardError, match=r"there is no dataset.json in http://.*/split, so it is not a finished split"):
         Manifest.open(open_store(f"{server.url}/split/"))
 
 
