@@ -175,7 +175,7 @@ def store_errors(where: str) -> Iterator[None]:
         if _NO_LENGTH in str(error):
             raise OutageError(
                 f"{where} comes without its size (Content-Length), which is needed to detect truncated files; "
-                "configure the server to send files unchanged (not in chunks or compressed), or copy them to a local disk"
+                "configure the server to send files unchanged (no chunks, no compression), or copy them to a local disk"
             ) from None
         raise OutageError(f"{where} cannot be reached ({say_why(error)})") from None
     except (UnauthenticatedError, PermissionDeniedError) as error:

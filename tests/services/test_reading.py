@@ -55,7 +55,7 @@ def check_listing(url: str, folder: Path) -> None:
     assert store.names() == open_store(folder).names()
     assert store.names("t-000001") == ["t-000001.idx", "t-000001.sums", "t-000001.tar"]
     assert open_store(url.rpartition("/")[0]).folders() == [url.rpartition("/")[2]]
-    with pytest.raises(ShardError, match=r"holds the splits train; pass one of them, such as .*/train"):
+    with pytest.raises(ShardError, match=r"contains the splits train; pass one of them, such as .*/train"):
         Manifest.load(url.rpartition("/")[0])
 
 

@@ -142,10 +142,10 @@ MISTAKES = (
         "it has 'codec'",
         "also accepted are source",
     ),
-    ("split shards --val 0.3", "shards holds the splits train", "one of them", "such as shards/train"),
+    ("split shards --val 0.3", "shards contains the splits train", "one of them", "such as shards/train"),
     ("remove shards/train --keys nokeys.txt", "nokeys.txt cannot be read", "a text file with the key", "give"),
-    ("inspect raw", "no dataset.json in raw", "finished split", "make one of raw data with `maskstream shards"),
-    ("verify shards", "shards holds the splits", "one of them", "such as shards/train"),
+    ("inspect raw", "no dataset.json in raw", "finished split", "create one from raw data with `maskstream shards"),
+    ("verify shards", "shards contains the splits", "one of them", "such as shards/train"),
     ("flow texts/train", "holds text shards", "video shards are read here", "open it with text_loader"),
     # Looking
     ("preview both", "cam0.mp4, cam1.mp4", "2 components are video", "--set component=cam0.mp4"),
@@ -170,8 +170,13 @@ MISTAKES = (
     ("preview shards/train --set clip.size=30", "height=30", "positive multiple of 16", "16 and 32 are"),
     ("bench shards/train --set clip.frames=0", "got 0", "at least 1", "frames must be an integer"),
     # Training
-    ("train videomae-tiny --data raw --out new", "no dataset.json in raw", "finished split", "make one"),
-    ("train videomae-tiny --data shards --out new", "shards holds the splits", "one of them", "such as shards/train"),
+    ("train videomae-tiny --data raw --out new", "no dataset.json in raw", "finished split", "create one"),
+    (
+        "train videomae-tiny --data shards --out new",
+        "shards contains the splits",
+        "one of them",
+        "such as shards/train",
+    ),
     (
         "train videomae-tny --data shards/train",
         "'videomae-tny' is not a known recipe",

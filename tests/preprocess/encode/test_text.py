@@ -178,7 +178,7 @@ def test_a_tokenizer_that_is_given_by_path(tmp_path):
     encoder = TextEncoder(tokenizer=str(tmp_path / "t.json")).prepared({})
     assert zlib.decompress(encoder.definition) == definition
     (tmp_path / "t.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"tokenizer=.*t\.json' cannot be used: this is no tokenizer\.json"):
+    with pytest.raises(ValueError, match=r"tokenizer=.*t\.json' cannot be used: not a tokenizer\.json"):
         TextEncoder(tokenizer=str(tmp_path / "t.json")).prepared({})
     far = json.loads(definition)
     far["model"]["vocab"]["a"] = 3_000_000_000

@@ -157,7 +157,7 @@ def test_zips_whose_list_is_not_whole_are_named(tmp_path: Path) -> None:
 def test_tars_of_zeros_and_of_parts_of_blocks_are_damaged(tmp_path: Path) -> None:
     (tmp_path / "zeros.tar").write_bytes(bytes(10240))
     (tmp_path / "part.tar").write_bytes(WHOLE[:MIDDLE] + WHOLE[END + 100 :])
-    for name, says in (("zeros", "zero from end to end"), ("part", "so a part of it is gone; 6 of its files")):
+    for name, says in (("zeros", "zero from end to end"), ("part", "so part of it is missing; 6 of its files")):
         with pytest.raises(DatasetError, match=rf"{name}\.tar is damaged, or no archive .*{says}"):
             list_members(tmp_path / f"{name}.tar")
 
@@ -166,7 +166,7 @@ def test_a_tail_of_zeros_is_a_download_that_was_not_finished(tmp_path: Path) -> 
     (tmp_path / "a.tar").write_bytes(WHOLE + bytes((1 << 20) - len(WHOLE)))
     assert len(list_members(tmp_path / "a.tar")) == N
     (tmp_path / "b.tar").write_bytes(WHOLE[:MIDDLE] + bytes(2 << 20))
-    with pytest.raises(DatasetError, match="a download that was not finished; 6 of its files"):
+    with pytest.raises(DatasetError, match="an unfinished download; 6 of its files"):
         list_members(tmp_path / "b.tar")
 
 

@@ -300,7 +300,7 @@ def test_forged_columns_are_refused(split: Path) -> None:
         (
             "shard",
             pa.array(["../x.tar"] * 8, words),
-            r"names 1 shards that it does not describe, such as '\.\./x\.tar'",
+            r"lists 1 shards that it does not describe, such as '\.\./x\.tar'",
         ),
         ("shard", pa.array(shards, pa.string()), "column 'shard' is string, not dictionary"),
         ("label", pa.array([-2] * 8), "has the label -2"),
@@ -331,7 +331,7 @@ def test_forged_shards_are_refused(split: Path) -> None:
     for change, match in (
         (lambda shards: shards[:2], "has 2 shards, but dataset.json lists 3"),
         (lambda shards: [*shards[:2], shards[0]], "lists a shard twice"),
-        (lambda shards: [*shards[:2], shards[2] | {"name": "x.tar"}], "names 1 shards that it does not describe"),
+        (lambda shards: [*shards[:2], shards[2] | {"name": "x.tar"}], "lists 1 shards that it does not describe"),
         (lambda shards: [shard | {"size_bytes": 9000} for shard in shards], "which has 9000 bytes"),
         (lambda shards: [shard | {"size_bytes": 1 << 70} for shard in shards], "OverflowError"),
         (lambda shards: [shard | {"size_bytes": -1} for shard in shards], "has impossible facts"),
@@ -374,5 +374,5 @@ def test_shards_may_be_links_to_other_places(split: Path, tmp_path_factory: pyte
 def test_a_folder_of_splits_names_them(make_split: MakeSplit, tmp_path: Path) -> None:
     (tmp_path / "train").mkdir()
     make_split(tmp_path / "train")
-    with pytest.raises(ShardError, match=r"holds the splits train; pass one of them, such as .*train"):
+    with pytest.raises(ShardError, match=r"contains the splits train; pass one of them, such as .*train"):
         Manifest.load(tmp_path)

@@ -208,7 +208,7 @@ def test_wrong_tables_of_gops(samples: list[Sample], tmp_path: Path) -> None:
     ends = np.array(keys) - video.offset
     reach = np.ceil(100 * ends / video.size).astype(np.int64)
     assert with_index(sample, tmp_path, anchor_reach=reach) == ""
-    assert "is not where the packets" in with_index(sample, tmp_path, anchor_reach=reach - 1)
+    assert "does not match the ends of the packets" in with_index(sample, tmp_path, anchor_reach=reach - 1)
     for wrong in (reach[:2], reach * 0, reach + 100):
         assert f"{prefix}anchor_reach has the {len(wrong)} values" in with_index(sample, tmp_path, anchor_reach=wrong)
     none = np.zeros(0, dtype=np.int64)

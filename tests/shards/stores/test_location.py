@@ -53,9 +53,9 @@ def test_the_parts_of_a_url(url: str, place: StorePlace, monkeypatch: pytest.Mon
         ("file:///a", "expected local paths"),
         ("s3://", "has no bucket"),
         ("https:///a", "has no server"),
-        ("s3://b/a/../c", "'.' and '..' are not legal"),
-        ("https://host/a?token=x", "credentials by the environment"),
-        ("https://me:secret@host/a", "credentials by the environment"),
+        ("s3://b/a/../c", "'.' and '..' are not allowed"),
+        ("https://host/a?token=x", "credentials as environment variables"),
+        ("https://me:secret@host/a", "credentials as environment variables"),
         ("hf://datasets/me", "expected hf://datasets/OWNER/NAME/FOLDER"),
         ("hf://models/me/x/y", "expected hf://datasets/OWNER/NAME/FOLDER"),
     ],
@@ -73,7 +73,7 @@ def test_paths_are_local(tmp_path: Path) -> None:
         assert get_local_path(path, "--out") == Path(path)
     with pytest.raises(ValueError, match=r"--out 's3://b/x': expected a local path"):
         get_local_path("s3://b/x", "--out")
-    with pytest.raises(ValueError, match=r"give it as a str"):
+    with pytest.raises(ValueError, match=r"pass it as a str"):
         open_store(Path("s3://b/x"))
 
 
