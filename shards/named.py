@@ -33,8 +33,8 @@ def named(name: str, table: Mapping[str, PartT], what: str) -> PartT:
         return part
     hint = nearest(name, list(table)) or _suggest_mentions(name, table)
     raise ValueError(
-        f"{name!r} is not a known {what}{hint}; expected {', '.join(sorted(table))}, and "
-        f"package.module:name for a {what} of your own"
+        f"{name!r} is not a known {what}{hint}; expected {', '.join(sorted(table))}, or "
+        f"package.module:name for your own {what}"
     )
 
 

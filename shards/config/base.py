@@ -181,7 +181,7 @@ def find_class(kind: str, base: type[Config], path: str) -> type[Config]:
         legal = [one.kind() for one in known_configs() if issubclass(one, base)]
         raise ValueError(
             f"{_at(path)}{kind!r} is not a kind of {base.__name__}{nearest(kind, legal)}; expected "
-            f"{''.join(f'{one}, ' for one in legal)}{'and ' if legal else ''}package.module:Name for one of your own"
+            f"{''.join(f'{one}, ' for one in legal)}{'or ' if legal else ''}package.module:Name for your own class"
         )
     return cls
 

@@ -223,7 +223,7 @@ def cache_folder() -> Path:
 def open_cached_index(key: str, size_bytes: int, unpack: Unpack) -> IndexFile:
     """The index file with the name `key` of a manifest whose parts have `size_bytes` bytes.
 
-    Raises what `unpack` raises, but OSError only if neither the cache folder nor memory can hold the index.
+    Errors of `unpack` are passed on; OSError is raised only if neither the cache folder nor memory can hold the index.
     """
     if size_bytes <= SMALL_BYTES:
         return open_in_memory(unpack)

@@ -125,8 +125,7 @@ class Unpacker:
             component = self._components.setdefault(name, _Component(kind, self._new_file))
             if component.kind != kind:
                 raise ShardError(
-                    f"{reader.path}: component {name!r} is {kind}, but in an earlier part it is {component.kind}; "
-                    f"{REMEDY}"
+                    f"{reader.path}: component {name!r} is {kind}, but {component.kind} in an earlier part; {REMEDY}"
                 )
             component.add(reader, name, members[name], self._rows)
         self._rows += len(label)

@@ -64,7 +64,7 @@ def verify(location: str | Path, *, decode: bool = False, progress: Progress | N
     offset, size and xxh3_128 of members, with none missing or extra; the idx, sums and packets files; the counts and
     labels. It runs the checks of the members' kinds (shards/members), such as a video's table of
     GOPs. With `decode`, members are also decoded, one at a time. The report lists the first 100 problems of a
-    shard and counts the others. Raises OutageError if the location cannot be reached, which is no damage.
+    shard and counts the others. Raises OutageError if the location cannot be reached, which does not count as damage.
     """
     try:
         check = SplitCheck.of(location)

@@ -237,7 +237,7 @@ def with_box(fragment: bytes, box: bytes) -> bytes:
     for at in _track_runs(memoryview(fragment), start, end):
         (flags,) = struct.unpack_from(">I", head, at)
         if not flags & 0x1:
-            raise Mp4Error("a run of packets has no offset of its own, so no box can stand before them")
+            raise Mp4Error("a run of packets has no data offset, so boxes cannot be inserted before them")
         struct.pack_into(">i", head, at + 8, struct.unpack_from(">i", head, at + 8)[0] + len(box))
     return bytes(head) + box + fragment[end:]
 

@@ -244,7 +244,7 @@ def remove_header_cropping(header: bytes) -> bytes:
 
 
 def _split_units(extradata: bytes) -> tuple[list[bytes], bytes]:
-    """The sequence parameter sets of an avcC, and what follows them."""
+    """The sequence parameter sets of an avcC, and the remaining bytes."""
     try:
         units, at = [], 6
         for _ in range(extradata[5] & 31):

@@ -109,7 +109,7 @@ class SoundHead:
     def parse(cls, data: bytes) -> SoundHead:
         """Parse the first bytes of a table. Raise SoundTableError if they are not a header."""
         if len(data) < HEAD.itemsize or data[: len(MAGIC)] != MAGIC:
-            raise SoundTableError("the sound has no table")
+            raise SoundTableError("the audio has no packet table")
         _, *names, rate, setup, samples, cells, begin, frame, pieces = np.frombuffer(data, HEAD, 1)[0].tolist()
         kind, codec, layout = (name.decode("ascii", "replace") for name in names)
         if kind not in KINDS:

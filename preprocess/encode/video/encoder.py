@@ -76,12 +76,14 @@ def write_clip(frames: Sequence[UInt8s], path: Path, *, fps: int) -> Path:
             stream.codec_context.thread_count = 1
             to_yuv = VideoReformatter()
             for number, frame in enumerate(frames):
-                picture = to_yuv.reformat(  # one of all frames: a frame's own sets the scaler up anew, in threads
-                    VideoFrame.from_ndarray(place_on_canvas(frame, height, width), format="rgb24"),
-                    format="yuv420p",
-                    dst_colorspace=Colorspace.ITU601,
-                    dst_color_range=ColorRange.MPEG,
-                    threads=1,
+                picture = (
+                    to_yuv.reformat(  # shared by all frames: a scaler per frame would be set up again, with threads
+                        VideoFrame.from_ndarray(place_on_canvas(frame, height, width), format="rgb24"),
+                        format="yuv420p",
+                        dst_colorspace=Colorspace.ITU601,
+                        dst_color_range=ColorRange.MPEG,
+                        threads=1,
+                    )
                 )
                 picture.pts, picture.time_base = number, Fraction(1, fps)
                 out.mux(stream.encode(picture))

@@ -153,7 +153,7 @@ def remux(path: Path) -> bytes:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cut:
     """A part of a video as a separate MP4, with the packets from the last keyframe before it up to the first keyframe
-    after it: `n_frames` frames, of which `lead` are displayed before the part begins.
+    after it: `n_frames` frames, including `lead` frames displayed before the part begins.
     """
 
     data: bytes
@@ -193,7 +193,7 @@ def _read_until(source: av.container.InputContainer, stream: VideoStream, stop: 
     try:
         for packet in read_packets(source, stream):
             if packet.is_keyframe and packet.dts is not None and packet.dts >= stop:
-                break  # all that follow are shown later, and those before have no gaps
+                break  # all later packets are displayed later, and the earlier ones are complete
             if packet.size:
                 packets.append(packet)
     except av.FFmpegError as error:
@@ -206,7 +206,7 @@ def _trim(packets: list[Packet[Stream]], begin: float, stop: float) -> list[Pack
     keys = [n for n, one in enumerate(packets) if one.is_keyframe and one.pts is not None and one.pts <= begin]
     packets = packets[keys[-1] if keys else 0 :]
     packets = [packets[n] for n in select_decodable([(packet.pts, packet.is_keyframe) for packet in packets])]
-    # With B-frames a keyframe is stored before it is shown: one shown after the part goes, with what follows.
+    # With B-frames a keyframe is stored before it is displayed: drop one displayed after the part and all that follow.
     last = max((n for n, one in enumerate(packets) if one.pts is not None and one.pts < stop), default=-1)
     later = [n for n, one in enumerate(packets) if one.is_keyframe and n > last >= 0]
     return packets[: later[0]] if later else packets

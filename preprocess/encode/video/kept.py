@@ -129,7 +129,7 @@ class SceneEncoder:
             return
         try:
             video = self._encoded(span)
-        except (RejectError, av.FFmpegError):  # a shard's task says what is wrong with the clip
+        except (RejectError, av.FFmpegError):  # the shard's task will report the error
             return
         if video is not None:
             self.files.put(span, packed(video, self.state))

@@ -56,7 +56,7 @@ class VideoProfile(Config):
     def validate(self) -> None:
         if (self.name == "fps") != (self.fps is not None):
             raise ValueError(
-                f"fps={self.fps} with profile {self.name!r}: profile 'fps' takes a rate, the others take None"
+                f"fps={self.fps} with profile {self.name!r}: fps must be set for profile 'fps' and None for others"
             )
         if self.energy and self.name not in ANCHORED:
             raise ValueError(

@@ -1,7 +1,7 @@
 """Determine from a stream's syntax whether its decoder restarts at every keyframe.
 
-If so, each GOP decodes alone exactly as in a decode of the whole file, which need not be verified by decoding. The
-answer is no in case of doubt: GOPs are then decoded alone and compared (`check.find_exact_entries`).
+If so, each GOP decodes alone exactly as in a decode of the whole file, which need not be verified by decoding. In
+case of doubt the answer is False: GOPs are then decoded alone and compared (`check.find_exact_entries`).
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ Rule = Callable[[memoryview, bool], bool]
 
 
 def restarts_at_keyframes(parsed: Fragments) -> bool:
-    """Return whether a decoder that starts at any fragment, with the file's header, has the same state as one that has
+    """Return whether a decoder that starts at any fragment, with the file's header, has the same state as one that also
     read all earlier fragments.
 
     H.264: every keyframe is IDR, parameter sets equal the header's, and the number of reordered frames is declared.
-    HEVC: the same without leading pictures. VP9 and AV1: shown keyframes, and one sequence header.
+    HEVC: the same, without leading pictures. VP9 and AV1: visible keyframes and a single sequence header.
     """
     first = np.searchsorted(parsed.fragment, np.arange(len(parsed.key_rank)))
     if (np.diff(parsed.fragment) < 0).any() or not np.array_equal(parsed.key_rank, first):
-        return False  # frames are shown before the keyframe of their GOP, or after the next one
+        return False  # frames are displayed before the keyframe of their GOP, or after the next one
     if len(first) == 1:
         return True
     data = memoryview(parsed.data)
@@ -104,7 +104,7 @@ def _make_h264_rule(extradata: bytes, is_reordered: bool) -> Rule:
     if not sps or not pps or (is_reordered and not all(read_sps(one).says_reordering for one in sps)):
         return lambda packet, is_key: False
     oldest = 151 if any(one[1] in _444_PROFILES for one in sps) else 34
-    """From this version of x264 on, FFmpeg decodes alike whether it has read x264's version from the stream or not."""
+    """Since this x264 version, FFmpeg decodes identically whether or not it has read x264's version from the stream."""
 
     def rule(packet: memoryview, is_key: bool) -> bool:
         has_idr = False
@@ -157,7 +157,7 @@ def _make_vp9_rule(extradata: bytes, is_reordered: bool) -> Rule:
             return True
         bits = f"{int.from_bytes(packet[:2], 'big'):016b}"
         at = 5 if bits[2:4] == "11" else 4  # profile 3 has a reserved bit
-        # no existing frame is shown, its kind is 0 (key), and it is shown itself
+        # show_existing_frame is 0, the frame type is 0 (key), and the frame is displayed
         return bits[:2] == "10" and bits[at : at + 3] == "001"
 
     return rule
@@ -172,7 +172,7 @@ def _make_av1_rule(extradata: bytes, is_reordered: bool) -> Rule:
         headers = {bytes(body) for kind, body in units if kind == 1}
         used.update(headers or declared if is_key else headers)
         frame = next((body[0] for kind, body in units if kind in (3, 6)), 0)
-        # the first frame of a keyframe: it is no frame that exists, its kind is 0 (key), and it is shown itself
+        # the first frame of a keyframe: show_existing_frame is 0, the frame type is 0 (key), and the frame is displayed
         return len(used) == 1 and not _is_reduced(*used) and (not is_key or frame >> 4 == 0b0001)
 
     return rule

@@ -454,7 +454,7 @@ def found_part(
     if not stamps:
         raise RejectError("check", f"has no frames in the part from {span}")
     facts = _facts(stream, [*stamps])
-    if facts.variable:  # its rate is that of the file, whatever the part
+    if facts.variable:  # a part has the frame rate of the whole file
         facts = probe(path, damage)
     if ended:
         span.check_end(float(stamps[-1] * unit + facts.last_interval - origin))
@@ -468,7 +468,7 @@ def found_part(
 
 
 def _begins_before(packets: Sequence[tuple[int | None, bool]], begin: int) -> bool:
-    """Whether the first packet is a keyframe that is shown at `begin` or earlier."""
+    """Return whether the first packet is a keyframe displayed at `begin` or earlier."""
     if not packets:
         return False
     pts, is_keyframe = packets[0]
@@ -478,7 +478,7 @@ def _begins_before(packets: Sequence[tuple[int | None, bool]], begin: int) -> bo
 def _select_stamps(stamps: Sequence[int], begin: int, tolerance: Fraction | float) -> list[int]:
     """Select the ascending time stamps from `begin` on.
 
-    The frame that is shown at `begin` comes first if the next one begins more than `tolerance` later.
+    The frame on display at `begin` comes first if the next one begins more than `tolerance` later.
     """
     at = bisect_left(stamps, begin)
     if at and tolerance < inf and (at == len(stamps) or stamps[at] - begin > tolerance):
@@ -503,7 +503,7 @@ def _read_part_packets(
             if not packet.size:
                 continue
             if stop is not None and packet.dts is not None and packet.dts >= stop:
-                return packets, hidden, False  # all that follow are shown later still
+                return packets, hidden, False  # all later packets are displayed even later
             if packet.is_discard:
                 hidden.add(len(packets))
             packets.append((packet.pts, packet.is_keyframe))

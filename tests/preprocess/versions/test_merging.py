@@ -109,7 +109,7 @@ def test_the_same_merge_again_changes_nothing_until_its_splits_change(tmp_path: 
     assert len(Manifest.load(out, version=1)) == 12
     assert verify(out).problems == []
     shutil.rmtree(other)
-    with pytest.raises(ShardError, match="run `maskstream merge` again"):
+    with pytest.raises(ShardError, match="rerun `maskstream merge`"):
         Manifest.load(out)
     assert not verify(out).ok
     assert merge(out, [one, written(tmp_path / "d", 300)]).version == 3

@@ -111,7 +111,7 @@ def test_lists_of_equal_lengths_share_their_starts(tmp_path: Path) -> None:
 def test_contradictions_between_parts_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(part_writer, "PART_SAMPLES", 1)
     other = Member(kind="text", data=b"x")
-    with pytest.raises(ShardError, match="component 'x' is text, but in an earlier part it is own"):
+    with pytest.raises(ShardError, match="component 'x' is text, but own in an earlier part"):
         written(tmp_path / "kinds", [{"a": {"x": described()}}, {"b": {"x": other}}])
     with pytest.raises(ShardError, match=r"x\.n has another type than in an earlier part"):
         written(tmp_path / "types", [{"a": {"x": described(n=1)}}, {"b": {"x": described(n="word")}}])
