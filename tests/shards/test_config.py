@@ -207,7 +207,7 @@ def test_another_kind_comes_with_its_defaults() -> None:
         ("frames=6", r"is ambiguous: data\.frames, model\.frames"),
         ("model.depth", "write path=value"),
         ("model.depth=six", "depth: expected a value of type int, got 'six'"),
-        ("ratio.kind=Flatt", r"^data.pattern.ratio: 'Flatt' is not a kind of Rule; expected \S+:Flat, \S+:Slope, and"),
+        ("ratio.kind=Flatt", r"^data.pattern.ratio: 'Flatt' is not a kind of Rule; expected \S+:Flat, \S+:Slope, or"),
         ("ratio.start=5", r"start 5\.0 is above end 1\.0"),
     ],
 )
