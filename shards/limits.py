@@ -230,7 +230,11 @@ def _make_test(hint: Any) -> Test:
         return _accept if _accept in tests else lambda value: any(test(value) for test in tests)
     if origin is Literal:
         return lambda value: any(type(value) is type(choice) and value == choice for choice in args)
-    holder = origin or hint
+    return _make_class_test(origin or hint, args)
+
+
+def _make_class_test(holder: Any, args: tuple[Any, ...]) -> Test:
+    """The test of whether a value is of a class; a sequence also of values that fit its arguments."""
     if holder is Any or not isinstance(holder, type) or Protocol in holder.__bases__:
         return _accept
     if holder in (int, float):

@@ -10,7 +10,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence, Sized
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from maskstream.preprocess.versions import remove
 from maskstream.shards.errors import MaskstreamError, ShardError
+from maskstream.shards.format.component import Numbers
 from maskstream.shards.format.dataset import CURATION_OF, CURATIONS, list_own_curations, read_description
 from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.shards.format.rejects import count_part_samples, read_curated, read_removed
@@ -78,39 +79,21 @@ def curate(location: SplitLocation, options: CurateOptions) -> Curated:
         MaskstreamError: All samples, or a larger fraction than `max_removed`, would be removed.
         BusyError: Another process changed the split in the meantime.
     """
-    keep, best, scores = options.keep, options.best, options.scores
     manifest, progress = Manifest.load(location), as_progress(options.progress)
-    written = manifest.components[JSON.name].facts if JSON.name in manifest.components else {}
-    table = None if scores is None else _read_table(scores)
-    numbers = {} if table is None else _numbers(table, scores, [*SIGNALS, *written])
-    spoken = [one for one in list_named_languages(f"{keep} {best}") if f"{LANGUAGE}{one}" not in written | numbers]
-    names = dict.fromkeys([*SIGNALS, *written, *numbers, *(f"{LANGUAGE}{one}" for one in spoken)])
-    if best is not None and best not in names:
-        raise ValueError(f"best={best!r} is not a signal{nearest(best, [*names])}; use one of {', '.join(names)}")
-    rule = None if keep is None else Rule(keep, tuple(names))
+    signals = _Signals.of(manifest, options)
+    rule = None if options.keep is None else Rule(options.keep, signals.names)
     exams = [Manifest.load(one) for one in options.against]
-    asked = _describe_request(options, table, exams)
-    repeated, left_out = _find_repeated_run(manifest, asked), np.empty(0, np.int64)
-    if repeated:
-        manifest, left_out = _open_repeated_run(manifest, repeated)
-    elif rule is not None:
-        manifest, left_out = _reopen_left_out(manifest, asked)
+    asked = _describe_request(options, signals.table, exams)
+    repeated = _find_repeated_run(manifest, asked)
+    manifest, left_out = _open_base(manifest, asked, repeated, by_rule=rule is not None)
     own = measure(manifest, component=options.component, kept=options.kept, threads=options.threads, progress=progress)
-    known = {name: np.asarray(values[own.index], np.float64) for name, values in written.items()}
-    if table is not None:
-        known |= _align_scores(own, table, numbers, options)
-    if spoken:
-        known |= _guess_languages(own, spoken)
-    own = replace(own, signals={**known, **own.signals})
-    gone = {place: Gone(place=place, why="unreadable", of=reason) for place, reason in own.unreadable.items()}
-    failed: dict[str, int] = {}
-    if rule is not None:
-        stays, failed = rule.apply(own.signals)
-        for place in np.flatnonzero(~stays).tolist():
-            gone.setdefault(place, Gone(place=place, why="rule", of=keep or ""))
+    own = signals.add_to(own, options)
+    stays, failed = (np.ones(len(own), bool), {}) if rule is None else rule.apply(own.signals)
     is_out = np.isin(manifest.whole_numbers(own.index), left_out)
+    gone = {place: Gone(place=place, why="unreadable", of=reason) for place, reason in own.unreadable.items()}
+    gone |= {place: one for place, one in _fail_rule(~stays, options.keep).items() if place not in gone}
     if not repeated:  # samples left out before the split grew count in percentiles, and stay out
-        gone |= {place: Gone(place=place, why="rule", of=keep or "") for place in np.flatnonzero(is_out).tolist()}
+        gone |= _fail_rule(is_out, options.keep)
     for exam in exams:
         gone |= _find_leaked(own, exam, gone, options, progress)
     groups = _group_copies(own, gone, options, progress) if options.copies else {}
@@ -122,7 +105,7 @@ def curate(location: SplitLocation, options: CurateOptions) -> Curated:
     if repeated:
         version = repeated["made"]
     elif gone and not options.dry_run:
-        _check_share(own, gone, options.max_removed, keep)
+        _check_share(own, gone, options.max_removed, options.keep)
         version = manifest.version + 1
     curated = Curated(
         measures=own,
@@ -140,6 +123,66 @@ def curate(location: SplitLocation, options: CurateOptions) -> Curated:
             keys = own.manifest.keys([int(own.index[place]) for place in gone])
             remove(own.manifest.location, keys, curation=record)
     return curated
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Signals:
+    """The signals of a split that a rule may use, besides the measured ones.
+
+    Attributes:
+        written: Numbers stored with the samples, by name.
+        table: The table of `scores`, or None.
+        numbers: Numeric columns of the table by name.
+        languages: Languages that the rule or `best` names and that must be measured.
+    """
+
+    written: Mapping[str, Numbers]
+    table: pa.Table | None
+    numbers: Mapping[str, Floats]
+    languages: Sequence[str]
+
+    @classmethod
+    def of(cls, manifest: Manifest, options: CurateOptions) -> _Signals:
+        """Return the signals of a split. Raise ValueError if `scores` cannot be used, or `best` is not a signal."""
+        written = manifest.components[JSON.name].facts if JSON.name in manifest.components else {}
+        table = None if options.scores is None else _read_table(options.scores)
+        numbers = {} if table is None else _numbers(table, options.scores, [*SIGNALS, *written])
+        named = list_named_languages(f"{options.keep} {options.best}")
+        languages = [one for one in named if f"{LANGUAGE}{one}" not in written | numbers]
+        signals = cls(written=written, table=table, numbers=numbers, languages=languages)
+        if options.best is not None and options.best not in signals.names:
+            close = nearest(options.best, list(signals.names))
+            raise ValueError(f"best={options.best!r} is not a signal{close}; use one of {', '.join(signals.names)}")
+        return signals
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return the names of all signals."""
+        spoken = (f"{LANGUAGE}{one}" for one in self.languages)
+        return tuple(dict.fromkeys([*SIGNALS, *self.written, *self.numbers, *spoken]))
+
+    def add_to(self, own: Measures, options: CurateOptions) -> Measures:
+        """Return measures with these signals."""
+        known = {name: np.asarray(values[own.index], np.float64) for name, values in self.written.items()}
+        if self.table is not None:
+            known |= _align_scores(own, self.table, self.numbers, options)
+        if self.languages:
+            known |= _guess_languages(own, self.languages)
+        return replace(own, signals={**known, **own.signals})
+
+
+def _open_base(
+    manifest: Manifest, asked: Mapping[str, Any], repeated: Mapping[str, Any] | None, *, by_rule: bool
+) -> tuple[Manifest, Ints]:
+    """Open the version that a request refers to; also return the numbers of the samples that were left out since."""
+    if repeated:
+        return _open_repeated_run(manifest, repeated)
+    return _reopen_left_out(manifest, asked) if by_rule else (manifest, np.empty(0, np.int64))
+
+
+def _fail_rule(failing: Bools, keep: str | None) -> dict[int, Gone]:
+    """Return the removal of each sample that fails the rule, by place."""
+    return {place: Gone(place=place, why="rule", of=keep or "") for place in np.flatnonzero(failing).tolist()}
 
 
 def _describe_request(options: CurateOptions, table: pa.Table | None, exams: Sequence[Manifest]) -> dict[str, Any]:

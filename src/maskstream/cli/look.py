@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from rich.markup import escape
 
@@ -13,6 +13,9 @@ from maskstream.shards.flag import DataFlag, ModelFlag, OutputFlag, RunFlag, spl
 
 from .options import ClipOptions, Component, Masks, Own, Samples, Set, ViewOptions, assign
 from .terminal import Data, Device, Json, console, errors, say, tabulate, tell, working
+
+if TYPE_CHECKING:
+    from maskstream.pages.doctor import Visibility
 
 
 def preview(
@@ -203,11 +206,8 @@ def _compare_masks(
     as_json: bool,
 ) -> None:
     """Score masks by name on a split, or the masks of runs."""
-    from maskstream.modalities import MODALITIES
     from maskstream.pages import doctor as clinic
-    from maskstream.pipelines.modalities.video.data import VideoData
     from maskstream.shards.config import with_set
-    from maskstream.train.core.run_folder import run_recipe
     from maskstream.train.evaluate.unseen import list_splits_trained_on
 
     from .measured import compared_runs
@@ -216,14 +216,7 @@ def _compare_masks(
         raise ValueError(f"got runs ({', '.join(map(str, runs))}) and also masks or splits; compare one or the other")
     if not runs and len(places) > 1:
         raise ValueError(f"masks are compared on one split, got {', '.join(places)}")
-    configs = {str(run): run_recipe(run).data for run in runs} or {
-        name: MODALITIES["video"].chosen(masks=[name]) for name in names
-    }
-    seen = {}
-    for name, config in configs.items():
-        if not isinstance(config, VideoData) or config.mask is None:
-            raise ValueError(f"mask-score scores masks of clips of video, got {config.modality} without such in {name}")
-        seen[name] = clinic.Visibility.of(config.mask, config.grids["video"])
+    seen = _read_visibility(runs, names)
     known = [location for run in runs for _, location in list_splits_trained_on(run) if location]
     where = split or (known[0] if known else "") if runs else places[0]
     if not where:
@@ -245,6 +238,24 @@ def _compare_masks(
         *([f"few samples: {few}"] if few else []),
     ]
     tell(found, lines, as_json)
+
+
+def _read_visibility(runs: Sequence[Path], names: Sequence[str]) -> "dict[str, Visibility]":
+    """Return the visible tokens of the masks of runs, or of masks by name."""
+    from maskstream.modalities import MODALITIES
+    from maskstream.pages.doctor import Visibility
+    from maskstream.pipelines.modalities.video.data import VideoData
+    from maskstream.train.core.run_folder import run_recipe
+
+    configs = {str(run): run_recipe(run).data for run in runs} or {
+        name: MODALITIES["video"].chosen(masks=[name]) for name in names
+    }
+    seen = {}
+    for name, config in configs.items():
+        if not isinstance(config, VideoData) or config.mask is None:
+            raise ValueError(f"mask-score needs masks of video clips, got {config.modality} without a mask in {name}")
+        seen[name] = Visibility.of(config.mask, config.grids["video"])
+    return seen
 
 
 def bench(

@@ -6,7 +6,7 @@ import json
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from itertools import chain
 from pathlib import Path
@@ -21,6 +21,7 @@ from maskstream.train.core.options import EmbedOptions, FineTuneOptions, SameSpl
 from .terminal import INTERRUPTED, Json, say, show, tabulate, tell, working
 
 if TYPE_CHECKING:
+    from maskstream.train.core.metrics import StepMetrics
     from maskstream.train.core.replay import ReplayedStep
 
 
@@ -245,31 +246,34 @@ def replay(
             worst=[(made[one], place, loss) for one, place, loss in largest],
         )
     samples_seen = [_sample_seen(made[one], place, loss) for one, place, loss in largest]
-    seen = [
-        {
-            "step": one.step,
-            "epoch": one.epoch,
-            "batch": one.batch,
-            "loss": by_step[one.step].loss if one.step in by_step else None,
-            "replaced": [asdict(gone) for gone in one.replaced.values()],
-            "recorded": one.recorded,
-            "versions": [split.version for split in list_manifests(one.data)],
-            "keys": one.keys,
-        }
-        for one in found
-    ]
-    lines = [
-        f"step {one['step']}: epoch {one['epoch']}, batch {one['batch']}: {_format_first_keys(one['keys'])}"
-        for one in seen
-    ]
-    lines += [
-        f"step {one.step}: row {place + 1} shows another sample in place of {gone}"
-        for one in found
-        for place, gone in one.replaced.items()
-    ]
+    steps = [_describe_step(one, by_step.get(one.step)) for one in found]
+    lines = [line for one in found for line in _list_step(one)]
     lines += [f"loss {one['loss']:.4g} in step {one['step']}: {one['key'] or one['gone']}" for one in samples_seen]
     lines += [UNRECORDED] if not all(one.recorded for one in made.values()) else []
-    tell({"page": str(page), "steps": seen, "worst_samples": samples_seen}, [*lines, f"wrote {page}"], as_json)
+    tell({"page": str(page), "steps": steps, "worst_samples": samples_seen}, [*lines, f"wrote {page}"], as_json)
+
+
+def _describe_step(step: ReplayedStep, metrics: StepMetrics | None) -> dict[str, Any]:
+    """Return a replayed step as JSON."""
+    from maskstream.pipelines.modalities.mixture import list_manifests
+
+    return {
+        "step": step.step,
+        "epoch": step.epoch,
+        "batch": step.batch,
+        "loss": None if metrics is None else metrics.loss,
+        "replaced": [asdict(gone) for gone in step.replaced.values()],
+        "recorded": step.recorded,
+        "versions": [split.version for split in list_manifests(step.data)],
+        "keys": step.keys,
+    }
+
+
+def _list_step(step: ReplayedStep) -> Iterator[str]:
+    """Yield a line on a replayed step, and one per row that shows another sample."""
+    yield f"step {step.step}: epoch {step.epoch}, batch {step.batch}: {_format_first_keys(step.keys)}"
+    for place, gone in step.replaced.items():
+        yield f"step {step.step}: row {place + 1} shows another sample in place of {gone}"
 
 
 def _sample_seen(step: ReplayedStep, place: int, loss: float) -> dict[str, Any]:
