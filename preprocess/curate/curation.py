@@ -97,9 +97,7 @@ def curate(location: SplitLocation, options: CurateOptions) -> Curated:
     for exam in exams:
         gone |= _find_leaked(own, exam, gone, options, progress)
     groups = _group_copies(own, gone, options, progress) if options.copies else {}
-    for first, others in groups.items():
-        found = own.manifest.key(int(own.index[first]))
-        gone |= {place: Gone(place=place, why="copy", of=found, like=(own, first)) for place in others}
+    gone |= _remove_copies(own, groups)
     version = None
     gone = {place: one for place, one in gone.items() if is_out[place] == (repeated is not None)}
     if repeated:
@@ -169,6 +167,15 @@ class _Signals:
         if self.languages:
             known |= _guess_languages(own, self.languages)
         return replace(own, signals={**known, **own.signals})
+
+
+def _remove_copies(own: Measures, groups: Mapping[int, Sequence[int]]) -> dict[int, Gone]:
+    """Return the removal of each copy, by place."""
+    gone = {}
+    for first, others in groups.items():
+        found = own.manifest.key(int(own.index[first]))
+        gone |= {place: Gone(place=place, why="copy", of=found, like=(own, first)) for place in others}
+    return gone
 
 
 def _open_base(
