@@ -1,4 +1,4 @@
-"""The child's side of worker processes (`processes.py` has the parent's): run an order, or fork processes that do.
+"""The child side of worker processes (the parent side is in `processes.py`): run a call, or fork processes that do.
 
 An order is a file of three pickles: `sys.path`, a `Start`, and the function with its arguments, which may import much.
 """

@@ -62,7 +62,9 @@ class DataMixture(Config):
             raise ValueError(f"a mixture has two sources or more, got {len(self.sources)}; pass one split by itself")
         names = self.names
         if twice := [name for name in names if names.count(name) > 1]:
-            raise ValueError(f"two sources are called {twice[0]!r}, and metrics tell them apart; give each a name")
+            raise ValueError(
+                f"two sources are called {twice[0]!r}, but metrics are reported by name; give each a unique name"
+            )
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -62,7 +62,7 @@ def read_targets_facts(info: Mapping[str, Any], location: str) -> Json:
     facts = info["settings"].get(TARGETS)
     if info["modality"] != TARGETS or not isinstance(facts, dict):
         raise ValueError(
-            f"targets={location!r} holds {info['modality']}, and no targets; make them with `maskstream targets RUN "
+            f"targets={location!r} holds {info['modality']}, not targets; make them with `maskstream targets RUN "
             "DATA --out FOLDER`"
         )
     wrong = [f"{name}={facts.get(name)!r:.60}" for name, has_form in _FORMS.items() if not has_form(facts.get(name))]

@@ -88,7 +88,9 @@ class ProcessOptions:
     def __post_init__(self) -> None:
         check_fields(self)
         if self.threads == 0 < self.workers:
-            raise ValueError(f"threads=0: the {self.workers} workers have at least one each; pass threads=1, or none")
+            raise ValueError(
+                f"threads=0: the {self.workers} workers need a thread each; pass threads=1, or leave threads out"
+            )
 
     @property
     def ahead(self) -> int:

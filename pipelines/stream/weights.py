@@ -59,7 +59,7 @@ def compute_weight_at(weight: Weight, size: int, progress: float) -> float:
     if isinstance(weight, BySize):
         warm = weight.temperature
         if not (temperature := warm.at(progress) if isinstance(warm, Schedule) else warm) > 0:
-            raise ValueError(f"{weight} is {temperature:g} at progress {progress:.6g}: a temperature is above 0")
+            raise ValueError(f"{weight} is {temperature:g} at progress {progress:.6g}: a temperature must be above 0")
         try:
             return float(size ** (1 / temperature))
         except OverflowError as error:

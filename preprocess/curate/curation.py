@@ -171,7 +171,7 @@ class _Signals:
 
 def _remove_copies(own: Measures, groups: Mapping[int, Sequence[int]]) -> dict[int, Gone]:
     """Return the removal of each copy, by place."""
-    gone = {}
+    gone: dict[int, Gone] = {}
     for first, others in groups.items():
         found = own.manifest.key(int(own.index[first]))
         gone |= {place: Gone(place=place, why="copy", of=found, like=(own, first)) for place in others}

@@ -332,7 +332,7 @@ def _check_kinds(tables: Sequence[_Table], rows: Sequence[_Row], labels: Sequenc
 
 
 def _names(rows: Sequence[_Row], labels: Sequence[Any]) -> tuple[str, ...]:
-    """Return the sorted names among labels; for numbers, all numbers up to the largest."""
+    """Return the distinct label names, sorted; for numeric labels, all numbers up to the largest."""
     given = {label for label in labels if label is not None}
     if not given or not all(isinstance(label, int) for label in given):
         return tuple(sorted(map(str, given)))

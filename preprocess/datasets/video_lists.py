@@ -164,8 +164,8 @@ def _sources(root: Path, split: str, path: Path) -> Iterator[Source]:
 
 
 def _list_first_frames(folder: Path, wanted: int) -> tuple[Path, ...]:
-    """Return the first frames of a folder by their numbers. Raise DatasetError if there are too few; a missing folder
-    has one frame, which is missing.
+    """Return a folder's first frames, in the order of their numbers. Raise DatasetError if there are too few; a missing
+    folder has one frame, which is missing.
     """
     if not folder.is_dir():
         return (folder / "img_00001.jpg",)

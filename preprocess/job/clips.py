@@ -233,7 +233,7 @@ def _cut_by_list(raw: Dataset, root: Path, path: Path) -> Dataset:
     """Return the dataset cut into the clips that a list specifies, with the list's labels, splits and columns."""
     if not path.is_file():
         raise DatasetError(
-            f"there is no list {path}; --clips is scenes, such as 10s, or a list with path, start and end"
+            f"there is no list {path}; --clips takes scenes, a duration such as 10s, or a list with path, start and end"
         )
     obtain = "A list of --clips has the columns path (relative to ROOT), start and end"
     rows = listed_sources([MediaList(path=path)], root, raw.encoder, obtain=obtain)

@@ -127,8 +127,8 @@ def _open_server_tree(url: str, place: StorePlace) -> Iterator[RawFile]:
             data = contents(open_bucket_client(place, FILE_S), _key(place, FILE_LIST), _MOST_LISTED_BYTES)
     except MissingFileError as error:
         raise DatasetError(
-            f"{url} is on a web server, which lists no files; put a list there: find . -type f | sed 's|^./||' > "
-            f"{FILE_LIST}"
+            f"{url} is on a web server, which cannot list its files; put a list there: find . -type f | "
+            f"sed 's|^./||' > {FILE_LIST}"
         ) from error
     if len(data) > _MOST_LISTED_BYTES:
         raise DatasetError(f"{url}/{FILE_LIST} has more than {_MOST_LISTED_BYTES} bytes; is it a list?")

@@ -216,7 +216,7 @@ def _check(
             "with `maskstream index TARS --out FOLDER`"
         )
     if HELD_OUT_OF in info:
-        raise DatasetError(f"{output.location} is held out of {info[HELD_OUT_OF]} itself; divide that")
+        raise DatasetError(f"{output.location} is held out of {info[HELD_OUT_OF]} itself; split that one")
     if folder == ".":
         raise DatasetError(f"{output.location} cannot be its own validation split; choose another folder with --out")
     if is_split(other.store):

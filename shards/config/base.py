@@ -214,7 +214,7 @@ def _build_from_dict(base: type[Config], data: Any, path: str) -> Config:
     if (version := data.get(VERSION, 1)) != cls.version:
         raise ValueError(
             f"{_at(path)}saved by version {version} of {kind}, here version {cls.version}: its defaults have changed, "
-            "so the saved settings have another meaning now; use the version that saved them, or start over"
+            "so the saved settings now mean something different; use the version that saved them, or start over"
         )
     own = list_saved_fields(cls)
     names = [f.name for f in own]

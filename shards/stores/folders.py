@@ -54,7 +54,7 @@ def joined(location: str, folder: str) -> str:
         except ValueError as error:
             raise StoreError(f"{location} names a folder that is none: {error}") from error
         if is_url(location) and parse_place(location)[:2] != place[:2]:
-            raise StoreError(f"{location} names {folder}, which is another server or bucket than its own")
+            raise StoreError(f"{location} names {folder}, which is on a different server or bucket")
         return folder
     if not _RELATIVE.fullmatch(folder):
         raise StoreError(f"{location} names the folder {folder!r}; expected paths that begin with ./ or ../, and URLs")

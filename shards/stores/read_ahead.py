@@ -116,7 +116,7 @@ class ReadAhead(RoutedStore):
             self._advance()
 
     def _find_fetch(self, name: str, offset: int, size: int) -> tuple[int, Future[bytes]] | None:
-        """Return first byte and contents of a started fetch that covers these bytes; None if there is none."""
+        """Return the first byte and the contents of a started fetch that covers these bytes, or None."""
         if self._process != os.getpid():
             return None
         with self._lock:

@@ -232,7 +232,7 @@ def test_targets_of_another_split_or_version_or_of_none_are_refused(made, tmp_pa
     split, _, folder = made
     data = replace(SHARED, targets=str(folder))
     other = Path(shutil.copytree(split, tmp_path / "other"))
-    with pytest.raises(ValueError, match="holds video, and no targets; make them with `maskstream targets"):
+    with pytest.raises(ValueError, match="holds video, not targets; make them with `maskstream targets"):
         replace(SHARED, targets=str(other)).loader(split, **LOADING)
     with pytest.raises(ValueError, match="backend='dali' decodes otherwise"):
         replace(data, backend="dali")

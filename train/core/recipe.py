@@ -98,7 +98,7 @@ class Recipe(Config, Generic[BatchT]):
                     raise ValueError(
                         f"data.over_run changes {changed}, and from progress {start:g} on a sample has {grid.shape} "
                         f"tokens, but the model is built for {data.grids[name].shape}, the number at the run's end; "
-                        "begin with fewer tokens"
+                        "start with fewer tokens"
                     )
 
     def build(self, *, seed: int = 0) -> Model[BatchT]:

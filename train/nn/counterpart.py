@@ -52,7 +52,7 @@ class Counterpart:
 
 
 def convert_encoder_state(encoder: VisibleEncoder, patch: tuple[int, ...], *, hf: bool) -> dict[str, Tensor]:
-    """Return the weights of an encoder of patches under the names of another library, without positions.
+    """Return the weights of a patch encoder under the names of another library, without position embeddings.
 
     Args:
         encoder: The encoder.

@@ -130,7 +130,7 @@ def _check_boxes(boxes: npt.NDArray[Any]) -> None:
     if boxes.dtype != np.float32 or boxes.ndim != 2 or boxes.shape[1] != 4:
         raise DataError(f"holds {boxes.dtype} {boxes.shape}, not float32 (n, 4)")
     if not ((boxes[:, :2] < boxes[:, 2:]).all() and (boxes >= 0).all() and (boxes <= 1).all()):
-        raise DataError("has a box that is none: x0 < x1 and y0 < y1, as shares of the image")
+        raise DataError("has an invalid box: it must have x0 < x1 and y0 < y1, as fractions of the image size")
 
 
 def _unpacked(segments: npt.NDArray[Any], width: int, height: int) -> npt.NDArray[np.bool_]:

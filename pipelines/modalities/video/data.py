@@ -165,7 +165,7 @@ class VideoData(VideoSettings, SplitConfig[ClipPlan, VideoBatch]):
             if not self.component or len(set(self.component)) < len(self.component):
                 raise ValueError(f"component={self.component}: name each video once, such as ('cam0.mp4', 'cam1.mp4')")
         if self.backend in HARDWARE and (change := self.changes.title):
-            raise ValueError(f"{change} is made on the CPU, and backend={self.backend!r} is not; leave one of them out")
+            raise ValueError(f"{change} runs on the CPU, but backend={self.backend!r} does not; leave one of them out")
         if self.backend in HARDWARE and self.targets is not None:
             raise ValueError(
                 f"targets= are of what PyAV decodes, and backend={self.backend!r} decodes otherwise; leave backend out"

@@ -186,7 +186,7 @@ def test_wrong_weights_and_epochs_are_refused(uneven, split):
     for weights, epochs, says in [
         ((falls, falls), None, r"at progress 0\.5\d* of the run .* not all 0"),
         ((Linear(start=-1.0, end=1.0), 1), None, "from 0 on"),
-        ((BySize(temperature=Linear(start=1.0, end=-1.0)), 1), None, "a temperature is above 0"),
+        ((BySize(temperature=Linear(start=1.0, end=-1.0)), 1), None, "a temperature must be above 0"),
         ((falls, 1), (None, 1), "samples left"),
     ]:
         with pytest.raises(ValueError, match=says):

@@ -114,7 +114,7 @@ def test_the_same_call_again_changes_nothing_and_other_settings_are_refused(tmp_
     assert contents(tmp_path) == before
     with pytest.raises(DatasetError, match=r"other settings \(share was 0.2, here 0.3\); use these, or another --out"):
         divide(split, 0.3)
-    with pytest.raises(DatasetError, match=r"is held out of ../train itself; divide that"):
+    with pytest.raises(DatasetError, match=r"is held out of ../train itself; split that one"):
         divide(val, 0.5)
     with pytest.raises(DatasetError, match="cannot be its own validation split"):
         divide(split, 0.2, out=split)

@@ -33,7 +33,7 @@ def ijepa_base() -> Recipe[ImageBatch]:
     Teacher momentum rises linearly from 0.996 to 1, weight decay from 0.04 to 0.4; 600 epochs with 15 of warm-up, 64
     ranks form a batch of 2048.
 
-    Differences from the authors' code: contexts are padded to the longest of a batch (authors: cut to the shortest);
+    Differences from the authors' code: contexts are padded to the longest in the batch (authors: cut to the shortest);
     blocks may touch the last row and column; warm-up starts at 0 (authors: a fifth of the peak) and the learning rate
     reaches its final value at the last step (authors: a schedule 1.25 times as long in their longest runs); no key bias
     (equal softmax); no weight decay on the mask token; bf16 where the device supports it (authors: bf16 with loss
