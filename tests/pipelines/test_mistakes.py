@@ -43,7 +43,7 @@ def video_loader(split, **changes):
         ({"workers": -1}, "workers must be an integer of at least 0, got -1"),
         ({"prefetch": 0}, "prefetch must be an integer of at least 1 or None, got 0"),
         ({"threads": -1}, "threads must be an integer of at least 0 or None, got -1"),
-        ({"threads": 0, "workers": 2}, "threads=0: the 2 workers have at least one each; pass threads=1"),
+        ({"threads": 0, "workers": 2}, "threads=0: the 2 workers need a thread each; pass threads=1"),
         ({"steps": 0}, "steps must be an integer of at least 1 or None, got 0"),
         ({"max_bad_fraction": 5}, "max_bad_fraction must be a number from 0 to 1, got 5"),
         ({"device": "tpu"}, "device='tpu' is not a device; use 'auto', 'cpu'"),

@@ -183,8 +183,8 @@ def test_a_resume_with_another_is_refused_by_name(clips: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"backend": "dali"}, "a transform runs on the CPU, but backend='dali' is not"),
-        ({"backend": "torchcodec"}, "a transform runs on the CPU, but backend='torchcodec' is not"),
+        ({"backend": "dali"}, "a transform runs on the CPU, but backend='dali' does not"),
+        ({"backend": "torchcodec"}, "a transform runs on the CPU, but backend='torchcodec' does not"),
         ({"output": "yuv"}, "output='yuv' leaves the conversion to RGB to the device, and a transform needs RGB"),
         ({"transform": Quiet()}, r"this loader calls change_frames, which .*:Quiet does not define"),
         ({"transform": Left()}, "transform must be"),

@@ -154,7 +154,7 @@ def test_a_command_replies_line_by_line_within_its_time():
     for body, message in (
         ("import time; time.sleep(60)", "gave no reply to 'q0 commonsense 0' within 0.5 s"),
         ("print('red')", "a reply is a line"),
-        ('print(json.dumps({"id": "x", "answer": "red"}))', "asked was 'q0 commonsense 0'"),
+        ('print(json.dumps({"id": "x", "answer": "red"}))', "but the request was 'q0 commonsense 0'"),
         ("sys.exit(3)", "ended before it replied"),
     ):
         limit = 0.5 if "sleep" in body else 20

@@ -102,7 +102,7 @@ class CommandPredictor:
             ) from error
         if number != prompt.id or not isinstance(answer, str):
             raise PredictorError(
-                f"{self.command[0]!r} answered request {number!r} with {answer!r:.80}, but the request was {prompt.id!r}"
+                f"{self.command[0]!r} answered {number!r} with {answer!r:.80}, but the request was {prompt.id!r}"
             )
         return answer
 
