@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FOLDERS = ("preprocess", "samples", "shards", "pipelines", "train")
 ROOMS = {
-    "shards": 173(),
+    "shards": (),
     "shards/stores": ("shards",),
     "shards/media": ("shards", "shards/stores"),
     "shards/members": ("shards", "shards/stores", "shards/media"),
@@ -63,7 +63,7 @@ ROOMS = {
         "preprocess/executors",
         "preprocess/job",
     ),
-    "preprocess/curate": 255("shards/*", "preprocess", "preprocess/versions"),
+    "preprocess/curate": ("shards/*", "preprocess", "preprocess/versions"),
     "preprocess": ("shards",),
     "samples": (
         "shards",

@@ -24,7 +24,7 @@ def video_loader(split, **changes):
     [
         (
             {"mask": masks.Tube},
-            r"mask must be.*give\ an\ instance,\ Tube\(\.\.\.\)",
+            r"mask must be.*pass\ an\ instance,\ Tube\(\.\.\.\)",
         ),
         ({"mask": "tub"}, r"mask must be.*did\ you\ mean\ Tube\(\.\.\.\)\?"),
         ({"mask": 0.9}, "mask must be"),
