@@ -72,7 +72,9 @@ class Native(Config):
                 f"most={self.most}"
             )
         if not 0 < self.ratio[0] <= 1 <= self.ratio[1]:
-            raise ValueError(f"ratio is the lowest and highest factor of the aspect, around 1, got {self.ratio}")
+            raise ValueError(
+                f"ratio must be the lowest and the highest factor of the aspect ratio, around 1, got {self.ratio}"
+            )
 
     @property
     def limits(self) -> tuple[int, int]:

@@ -102,5 +102,5 @@ def grid_shape(height: int, width: int, cell: int) -> tuple[int, int]:
     pixels.
     """
     if cell < 1:
-        raise ValueError(f"cell is the side of a flow cell in pixels and must be at least 1, got {cell}")
+        raise ValueError(f"cell (the side of a flow cell in pixels) must be at least 1, got {cell}")
     return max(round(height / cell), 1), max(round(width / cell), 1)

@@ -68,7 +68,9 @@ def check_search(preset: str, scale: float | None) -> None:
     if preset not in (presets := get_args(Preset)):
         raise ValueError(f"preset is one of {', '.join(presets)}, got {preset!r}")
     if scale is not None and not 0 < scale <= 1:
-        raise ValueError(f"scale is the finest level as a share of the clip's size, in (0, 1], or None, got {scale}")
+        raise ValueError(
+            f"scale (the finest level, as a fraction of the clip's size) must be in (0, 1] or None, got {scale}"
+        )
 
 
 def _keep_search(preset: Preset) -> cv2.DISOpticalFlow:

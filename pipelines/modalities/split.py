@@ -136,7 +136,7 @@ def _weigh_by_array(path: Path) -> npt.NDArray[np.float64]:
     try:
         return read_npy(path.read_bytes()).astype(np.float64)
     except (OSError, NpyError, ValueError) as error:
-        raise ValueError(f"weights={str(path)!r} is no file of numbers ({error})") from error
+        raise ValueError(f"weights={str(path)!r} is not a file of numbers ({error})") from error
 
 
 def _weigh_by_table(manifest: Manifest, path: Path) -> npt.NDArray[np.float64]:
@@ -145,7 +145,7 @@ def _weigh_by_table(manifest: Manifest, path: Path) -> npt.NDArray[np.float64]:
             rows = [(row["key"], float(row["weight"])) for row in csv.DictReader(file)]
     except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
         raise ValueError(
-            f"weights={str(path)!r} is no csv file with the columns key and weight ({type(error).__name__}: {error})"
+            f"weights={str(path)!r} is not a csv file with the columns key and weight ({type(error).__name__}: {error})"
         ) from error
     found = dict(rows)
     if twice := [key for key, lines in Counter(key for key, _ in rows).items() if lines > 1][:1]:

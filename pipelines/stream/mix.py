@@ -119,7 +119,9 @@ def check_pairs(parts: Sequence[tuple[object, Weight]], what: str) -> None:
     if not parts:
         raise ValueError(f"a mixture of nothing: pass at least one ({what}, weight) pair")
     if wrong := [part for part in parts if not isinstance(part, tuple | list) or len(part) != 2]:
-        raise ValueError(f"a mixture is ({what}, weight) pairs, such as [(A, 3), (B, 1)], got {repr(wrong[0])[:80]}")
+        raise ValueError(
+            f"a mixture must be ({what}, weight) pairs, such as [(A, 3), (B, 1)], got {repr(wrong[0])[:80]}"
+        )
 
 
 def _mix(

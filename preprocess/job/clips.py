@@ -86,7 +86,9 @@ class Cutter:
                 f"clips={self.clips.by!r} cuts {', '.join(legal)}, but {raw.name} is {raw.modality}; leave --clips out"
             )
         if strange := next((s for own in raw.splits.values() for s in own if _is_no_file(s)), None):
-            raise DatasetError(f"{raw.name}: {strange.id!r} is no whole file, so --clips cannot cut it; leave it out")
+            raise DatasetError(
+                f"{raw.name}: {strange.id!r} is not a whole file, so --clips cannot cut it; leave it out"
+            )
         if not self.clips.is_found and self.clips.every_s is None:
             return _cut_by_list(raw, root, Path(self.clips.by))
         splits: dict[str, list[Source]] = {}

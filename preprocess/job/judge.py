@@ -121,8 +121,8 @@ def retried(
         return attempt()
     except OutageError as error:
         raise OutageError(
-            f"{what} was tried {len(pauses_s) + 1} times in {sum(pauses_s):g} s, without success: {error}. Nothing "
-            "is known to be wrong with its bytes, so it is no reject; fix this and run the same command again, which "
+            f"{what} failed {len(pauses_s) + 1} times in {sum(pauses_s):g} s: {error}. No damage "
+            "was found in its bytes, so the file is not rejected; fix this and run the same command again, which "
             "continues (leave out --overwrite)"
         ) from error
 

@@ -46,7 +46,7 @@ class JobPart:
 
     def __post_init__(self) -> None:
         if not 1 <= self.number <= self.count:
-            raise ValueError(f"the part {self} is none; expected 1/N to N/N, such as 3/8")
+            raise ValueError(f"the part {self} does not exist; expected 1/N to N/N, such as 3/8")
 
     def __str__(self) -> str:
         return f"{self.number}/{self.count}"
@@ -56,7 +56,7 @@ class JobPart:
         """Parse a part such as "3/8". Raises ValueError for any other text."""
         number, slash, count = text.partition("/")
         if not (slash and number.isascii() and number.isdigit() and count.isascii() and count.isdigit()):
-            raise ValueError(f"the part {text!r} is none; expected 1/N to N/N, such as 3/8")
+            raise ValueError(f"the part {text!r} is not valid; expected 1/N to N/N, such as 3/8")
         return cls(int(number), int(count))
 
     def of(self, tasks: Sequence[T]) -> list[T]:

@@ -131,7 +131,7 @@ def read_table(
                 yield row
     except csv.Error as error:
         raise DatasetError(
-            f"{path}: line {lines.number} is no line of a csv file ({error}). Look for a quote that is not closed"
+            f"{path}: line {lines.number} is not a line of a csv file ({error}). Look for a quote that is not closed"
         ) from error
 
 

@@ -205,7 +205,7 @@ def _find_new(raw: Dataset, name: str, folder: Location, wanted: dict[str, Any],
     output = open_output(folder)
     if not is_split(output.store):
         raise DatasetError(
-            f"{folder} is no finished split, so nothing can be appended to it; make it with the same command without "
+            f"{folder} is not a finished split, so nothing can be appended; make it with the same command without "
             "--append"
         )
     manifest = Manifest.open(output.store, whole=True)  # samples in its validation split are not new

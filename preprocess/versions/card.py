@@ -155,7 +155,7 @@ def _list_splits(data: Location) -> dict[str, Location]:
     found = {name: within(data, name) for name in names if is_split(open_output(within(data, name)).store)}
     if not found:
         raise DatasetError(
-            f"{data} is no finished split, and has none in a folder of it; pass data/shards/DATASET, or a split of it"
+            f"{data} is not a finished split, and contains none; pass data/shards/DATASET, or a split of it"
         )
     return found
 

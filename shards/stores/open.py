@@ -19,7 +19,7 @@ def open_store(location: str | Path, cache: BlockCache | None = None) -> Store:
         ValueError: The URL is not allowed; the message lists the allowed ones.
     """
     if not isinstance(location, str | Path):
-        raise ValueError(f"a split is the path of a folder or a URL, got {location!r}; `mix` takes several splits")
+        raise ValueError(f"a split must be the path of a folder or a URL, got {location!r}; `mix` takes several splits")
     if str(location).startswith("pipe:"):
         raise ValueError(f"{str(location)!r} looks like a shell pipe; pass a folder or the URL of a folder")
     if not is_url(location):

@@ -85,7 +85,7 @@ class TokenGrid(Config):
             patch: Side of a token in pixels.
         """
         if tubelet < 1 or patch < 1:
-            raise ValueError(f"tubelet and patch are at least 1, got tubelet={tubelet}, patch={patch}")
+            raise ValueError(f"tubelet and patch must be at least 1, got tubelet={tubelet}, patch={patch}")
         for name, length, step in (("frames", frames, tubelet), ("height", height, patch), ("width", width, patch)):
             if length < 1 or length % step:
                 below = max(length // step, 1) * step

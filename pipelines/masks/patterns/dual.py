@@ -49,7 +49,7 @@ class RunningCell(Mask):
     def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
         t, h, w = grid.need("t", "h", "w", by="RunningCell")
         if h % 2 or w % 2:
-            raise ValueError(f"RunningCell tiles the plane with 2 x 2 cells: h and w are even, got h={h}, w={w}")
+            raise ValueError(f"RunningCell tiles the plane with 2 x 2 cells: h and w must be even, got h={h}, w={w}")
         queue = np.arange(4) < 4 * self.ratio
         turn = int(draw.rng.integers(4)) + 1 + np.arange(t)
         cells = queue[(turn[:, None] + np.arange(4)) % 4].reshape(t, 2, 2)

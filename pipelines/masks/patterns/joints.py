@@ -76,7 +76,7 @@ class Limbs(Mask):
 
     def validate(self) -> None:
         if self.joints < 0 or (not self.limbs and not self.joints):
-            raise ValueError(f"there is at least one limb or random joint, got {self.limbs=} and {self.joints=}")
+            raise ValueError(f"at least one limb or random joint is required, got {self.limbs=} and {self.joints=}")
 
     def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
         frames, joints = grid.need("frame", "joint", by="Limbs")

@@ -127,13 +127,13 @@ class Replace(Mask):
     def validate(self) -> None:
         if self.keep < 0 or self.random < 0 or self.keep + self.random > 1:
             raise ValueError(
-                f"keep and random are probabilities, 0 or more and together at most 1, got keep={self.keep}, "
+                f"keep and random must be probabilities that sum to at most 1, got keep={self.keep}, "
                 f"random={self.random}"
             )
         left_out = self.vocabulary == self.mask_id == OF_THE_SPLIT
         if (self.vocabulary < 1 or self.mask_id < 0) and not left_out:
             raise ValueError(
-                f"vocabulary is a number of ids and mask_id an id, got vocabulary={self.vocabulary}, "
+                f"vocabulary must be a number of ids and mask_id one of them, got vocabulary={self.vocabulary}, "
                 f"mask_id={self.mask_id}"
             )
 

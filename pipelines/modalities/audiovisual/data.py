@@ -171,7 +171,7 @@ class AudioVisualData(AudioVisualSettings, SplitConfig[AudioVisualPlan, AudioVis
             )
         if self.spectrogram_noise is not None and self.on_device is True:
             raise ValueError(
-                "spectrogram_noise is added in the loader's threads, got on_device=True; use on_device='auto', "
+                "spectrogram_noise is added in the loader's threads, but on_device=True; use on_device='auto', "
                 "or leave out the noise"
             )
         check_on_device(self.features, self.on_device, self.video_mask, self.audio_mask)

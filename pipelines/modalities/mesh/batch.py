@@ -74,7 +74,7 @@ def compute_surface_normals(vertices: Float32s, faces: npt.NDArray[np.int32]) ->
 
     faces = _check_cells(faces, vertices)
     if vertices.shape[1:] != (3,) or faces.shape[1:] != (3,):
-        raise ValueError(f"vertices are (V, 3) and faces (F, 3), got {vertices.shape} and {faces.shape}")
+        raise ValueError(f"vertices must be (V, 3) and faces (F, 3), got {vertices.shape} and {faces.shape}")
     return compute_vertex_normals(np.ascontiguousarray(vertices, np.float32), faces)
 
 
@@ -85,7 +85,7 @@ def _check_cells(cells: npt.NDArray[np.int32], positions: Float32s) -> npt.NDArr
         ValueError: A cell refers to a node that does not exist.
     """
     if cells.ndim != 2 or positions.ndim != 2:
-        raise ValueError(f"cells are (C, k) and positions (V, d), got {cells.shape} and {positions.shape}")
+        raise ValueError(f"cells must be (C, k) and positions (V, d), got {cells.shape} and {positions.shape}")
     if cells.size and (cells.min() < 0 or cells.max() >= len(positions)):
         raise ValueError(f"cells name nodes {cells.min()} to {cells.max()}; expected 0 to {len(positions) - 1}")
     return np.ascontiguousarray(cells, dtype=np.int32)

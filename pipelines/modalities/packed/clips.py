@@ -137,7 +137,7 @@ class NativeClips(NativeSamples):
             least = most = clip.frames // native.tubelet
             if clip.frames % native.tubelet:
                 raise ValueError(
-                    f"clip.frames={clip.frames} is no multiple of tubelet={native.tubelet} of Native; change one"
+                    f"clip.frames={clip.frames} is not a multiple of tubelet={native.tubelet} of Native; change one"
                 )
         room = native.limits[1] // native.multiple**2
         if room < least:
@@ -157,7 +157,9 @@ class NativeClips(NativeSamples):
         if self.seconds is None:
             return made
         if not isinstance(seconds, tuple):
-            raise ValueError(f"seconds={self.seconds}: clip.seconds={seconds} is no range of lengths; give (low, high)")
+            raise ValueError(
+                f"seconds={self.seconds}: clip.seconds={seconds} is not a range of lengths; give (low, high)"
+            )
         if (longest := min(self.seconds.at(progress), seconds[1])) < seconds[0]:
             raise ValueError(
                 f"seconds={self.seconds} is {longest:g} at progress {progress:g}, and the shortest clip has "

@@ -86,7 +86,8 @@ class NativeSounds(NativeSamples):
             )
         if features.n_bins % side:
             raise ValueError(
-                f"patch={side} of Native: {features.n_bins} bins are no whole patches; change patch or features.n_bins"
+                f"patch={side} of Native: {features.n_bins} bins are not a whole number of "
+                f"patches; change patch or features.n_bins"
             )
         bands = features.n_bins // side
         frames = round(self.clip.seconds * features.sample_rate / features.shift)

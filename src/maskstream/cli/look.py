@@ -215,7 +215,7 @@ def _compare_masks(
     if runs and (names or len(runs) < len(places)):
         raise ValueError(f"got runs ({', '.join(map(str, runs))}) and also masks or splits; compare one or the other")
     if not runs and len(places) > 1:
-        raise ValueError(f"masks are compared on one split, got {', '.join(places)}")
+        raise ValueError(f"masks can only be compared on one split, got {', '.join(places)}")
     seen = _read_visibility(runs, names)
     known = [location for run in runs for _, location in list_splits_trained_on(run) if location]
     where = split or (known[0] if known else "") if runs else places[0]

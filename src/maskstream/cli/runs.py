@@ -162,11 +162,13 @@ def report(
         split = Manifest.load(data)
         run, *others = runs
         if follow and others:
-            raise ValueError(f"--follow is for one run, got {len(runs)}; name the one that is being trained")
+            raise ValueError(f"--follow takes one run, got {len(runs)}; pass the one that is being trained")
         modality = modality_of(split, data=run_recipe(run).data)
         if others:
             if unseen is not None:
-                raise ValueError(f"--unseen {unseen} is for the report of one run, got {len(runs)} runs; leave it out")
+                raise ValueError(
+                    f"--unseen {unseen} applies to the report of one run, got {len(runs)} runs; leave it out"
+                )
             found = compare_runs(modality, runs, split, out, same_split=same_split)
             none = [""] * len(runs)
             lines = [

@@ -124,8 +124,8 @@ def test_where_weights_come_from(split, tmp_path):
         ([-1.0] * 11, "finite numbers from 0 on"),
         ([0.0] * 11, "not all 0"),
         ([float("nan")] * 11, "finite numbers"),
-        ("none.csv", "is no csv file with the columns key and weight"),
-        ("none.npy", "is no file of numbers"),
+        ("none.csv", "is not a csv file with the columns key and weight"),
+        ("none.npy", "is not a file of numbers"),
     ],
 )
 def test_weights_that_are_none(split, weights, says):

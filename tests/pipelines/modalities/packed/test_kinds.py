@@ -324,7 +324,7 @@ def test_kinds_are_named() -> None:
     ("given", "message"),
     [
         ({"clip": VideoClip(seconds=(0.1, 0.12), fps=8)}, "no clip of such a length has a whole number of tokens"),
-        ({"clip": VideoClip(frames=5)}, "clip.frames=5 is no multiple of tubelet=2 of Native"),
+        ({"clip": VideoClip(frames=5)}, "clip.frames=5 is not a multiple of tubelet=2 of Native"),
         ({"clip": VideoClip(seconds=(60, 90), fps=8)}, "most=200 of Native is less than the shortest clip needs.* 240"),
         ({"clip": VideoClip(seconds=(3, 4), fps=8, short="error")}, "videos .* are shorter than the clip"),
         ({"clip": VideoClip(seconds=(9, 12), fps=8, short="skip")}, "short='skip' leaves none"),
