@@ -70,10 +70,9 @@ class Training:
         algorithm, _, size = words.removeprefix(TRAIN).partition(":")
         if algorithm not in ALGORITHMS or not size.isdecimal() or int(size) < LEAST:
             raise ValueError(
-                f"tokenizer={words!r} is not a training; write {TRAIN}ALGORITHM:SIZE with {' or '.join(ALGORITHMS)} and "
-                "a "
-                f"vocabulary of {LEAST} or more, such as {TRAIN}wordpiece:8000, or the path of a tokenizer.json or of "
-                "a folder of transformers"
+                f"tokenizer={words!r} is not a training; write {TRAIN}ALGORITHM:SIZE with {' or '.join(ALGORITHMS)} "
+                f"and a vocabulary of at least {LEAST}, such as {TRAIN}wordpiece:8000, or the path of a tokenizer.json "
+                "or of a folder of transformers"
             )
         return cls(algorithm=algorithm, vocabulary=int(size))
 

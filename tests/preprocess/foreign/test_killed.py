@@ -162,7 +162,7 @@ def test_a_tar_that_is_away_for_a_moment_is_indexed_and_one_that_stays_away_ends
     whole = shutil.copytree(tars, tmp_path / "whole/tars")
     index_tars([whole], workers=0)
     stays = Away(tars / "t-005.tar", comes_back=False)
-    with pytest.raises(OutageError, match=r"the tar 't-005\.tar' was tried 3 times .* run the same command again"):
+    with pytest.raises(OutageError, match=r"the tar 't-005\.tar' failed 3 times .* run the same command again"):
         index_tars([tars], executor=stays, pauses_s=(0.0, 0.0))
     assert (len(stays.notes), len(recorded(tars))) == (2, 5)
     assert not (tars / "dataset.json").exists()

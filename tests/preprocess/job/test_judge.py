@@ -77,7 +77,7 @@ def test_a_file_that_is_gone_ends_the_run(source):
     source.path.unlink()
     notes = []
     encode = Encode(RejectError("open", "cannot be read"))
-    with pytest.raises(OutageError, match=r"'a' was tried 3 times.*No such file.*run the same command again"):
+    with pytest.raises(OutageError, match=r"'a' failed 3 times.*No such file.*run the same command again"):
         judged(source, encode, report=notes.append)
     assert encode.calls == 0
     assert [note.split(";")[1] for note in notes] == [" it is tried again in 0 s"] * 2
