@@ -89,7 +89,7 @@ def test_killed_at_random_points(tars, tmp_path, seed):
     assert contents(tars) == contents(whole)
     assert verify(tars, decode=True).ok
     assert Manifest.load(tars).info["counts"]["samples"] == 3 * N_TARS + 1
-    assert "its key is in t-000.tar too" in rejects(tars)["t-011.tar:same"]
+    assert "its key also occurs in t-000.tar" in rejects(tars)["t-011.tar:same"]
 
 
 class Stopped:
