@@ -15,7 +15,7 @@ from maskstream import __version__
 from .test_readme import README, SAMPLE, blocks
 
 ROOT = Path(__file__).parent.parent
-MOST_BYTES = 2_000_000
+MOST_BYTES = 2_500_000
 FOLDERS = {"pipelines", "preprocess", "samples", "shards", "train", "cli", "modalities", "pages"}
 
 pytestmark = pytest.mark.slow

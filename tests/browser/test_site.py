@@ -35,6 +35,7 @@ class _Loose(yaml.SafeLoader):
 
 
 _Loose.add_multi_constructor("tag:yaml.org,2002:python/", lambda loader, suffix, node: None)
+_Loose.add_multi_constructor("!ENV", lambda loader, suffix, node: "")
 PAGES = list(names(yaml.load((ROOT / "mkdocs.yml").read_text(), _Loose)["nav"]))
 
 PAPERS = ("papers/README.md", "papers/videomae-v2.md")

@@ -36,7 +36,7 @@ def test_clouds_and_meshes_become_a_run_and_a_report(maskstream: Command, tmp_pa
             solid.export(tmp_path / f"meshes/{name}/{number}.obj")
     (tmp_path / "clouds/ball/scan.ptx").touch()
     words = maskstream("shards points-folder --root clouds --out points", fails=True).text
-    assert "1 file is not read of clouds (ball/scan.ptx): save clouds as PLY, PCD, E57" in words
+    assert "1 file in clouds would be ignored (ball/scan.ptx): save clouds as PLY, PCD, E57" in words
     (tmp_path / "clouds/ball/scan.ptx").unlink()
     maskstream("shards points-folder --root clouds --out points --val 0.34 --workers 1")
     maskstream("shards mesh-folder --root meshes --out surfaces --workers 1")

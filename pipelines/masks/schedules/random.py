@@ -52,7 +52,7 @@ class ScopedSchedule(RatioSchedule):
                 f"{self} draws a ratio for each frame, and the pattern counts over the whole view; use a pattern that "
                 "counts for each frame (PerFrame, Block), or a scope of view, sample or batch"
             )
-        return draw.generator(self.scope, f"schedule {self.name}")
+        return draw.generator(self.scope, f"law {self.name}")  # the word is part of the seed
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

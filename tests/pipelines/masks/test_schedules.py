@@ -261,3 +261,22 @@ def test_a_pattern_that_needs_a_ratio_refuses_a_count_when_it_is_made(build: obj
     assert build(ratio=Uniform()) is not None
     with pytest.raises(ValueError, match=r"draws a number of tokens, but .* needs a ratio"):
         build(ratio=UniformCount())
+
+
+@pytest.mark.parametrize(
+    ("schedule", "visible"),
+    [
+        (Uniform(scope="view"), [602, 350]),
+        (Uniform(scope="sample"), [470, 699]),
+        (Uniform(scope="batch", name="audio"), [474, 474]),
+        (UniformCount(low=10, scope="sample"), [730, 634]),
+        (TruncatedNormal(scope="batch"), [158, 158]),
+        (MaskGIT(scope="sample"), [299, 22]),
+        (Stratified(), [467, 43]),
+    ],
+    ids=repr,
+)
+def test_drawn_ratios_never_change(schedule: RatioSchedule, visible: list[int]) -> None:
+    """Recorded at release 0.2: counts of visible tokens of two samples, whose seeds include the name and the scope."""
+    drawn = [Random(ratio=schedule).of_keys(TokenGrid(), [key], seed=5, epoch=2).visible.shape[1] for key in ("a", "b")]
+    assert drawn == visible
