@@ -1,5 +1,5 @@
-"""Choice between DALI and our own decoders. DALI is used on request; for video, `backend="auto"` also selects it
-if it is estimated to be at least twice as fast (video/decoders.py).
+"""Choice between DALI and our own decoders. DALI is used on request; for video, `backend="auto"` also selects it if it
+is estimated to be at least twice as fast (video/decoders.py).
 """
 
 from importlib.util import find_spec
@@ -22,7 +22,7 @@ def wants_dali(backend: str, *others: str) -> bool:
         ValueError: The backend is neither in `Backend` nor in `others`, or DALI is not installed.
     """
     if backend not in (legal := (*get_args(Backend), *others)):
-        raise ValueError(f"backend={backend!r}; expected {', '.join(map(repr, legal[:-1]))} and {legal[-1]!r}")
+        raise ValueError(f"backend={backend!r}; expected {', '.join(map(repr, legal[:-1]))} or {legal[-1]!r}")
     if backend == "dali" and (missing := explain_missing_dali()):
         raise ValueError(f"backend='dali': {missing}")
     return backend == "dali"

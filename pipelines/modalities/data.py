@@ -95,7 +95,7 @@ class DataConfig(Config, ABC, Generic[BatchT]):
                 at_version=None if stays else partial(self._at_version, manifests, options),
             )
         if given := [name for name, value in vars(mixing).items() if value != getattr(MixOptions, name)]:
-            raise ValueError(f"{', '.join(given)}: only of several splits, such as [(A, 3), (B, 1)]")
+            raise ValueError(f"{', '.join(given)}: allowed only with several splits, such as [(A, 3), (B, 1)]")
         split = open_split(cast(SplitLocation, location), kinds, options)
         return Loader.of_splits(
             self.loader_source(split),
@@ -217,7 +217,7 @@ class SplitConfig(DataConfig[BatchT], Generic[PlanT, BatchT]):
         if not self.over_run:
             return [(0.0, self)]
         if self.targets is not None:
-            raise ValueError("targets= are of samples of one size, and over_run changes it; leave one out")
+            raise ValueError("targets= needs samples of a fixed size, but over_run changes it; leave one out")
         changed: dict[str, Any] = {"over_run": {}}
         return split_phases(replace(self, **changed), self.over_run, self.changing)
 
@@ -239,8 +239,9 @@ class SplitConfig(DataConfig[BatchT], Generic[PlanT, BatchT]):
         split = replace(split, kept=reduce(np.intersect1d, kept) if kept else None)
         if any(one.finish(split) != source.finish for one in each):
             raise ValueError(
-                f"over_run={dict(self.over_run)}: what is left to do on the device depends on the phase; let the "
-                "loader's threads do it, by on_device=False of sounds, or flow='codec' or 'dis' of clips"
+                f"over_run={dict(self.over_run)}: the work left for the device would depend on the phase; let "
+                "the loader's threads do it, with on_device=False for sounds, or flow='codec' or 'dis' for "
+                "clips"
             )
         sources = [one._source(one.rows(split), source.finish, split) for one in each]
         seen = [one.visible for one in sources if one.visible is not None]
@@ -282,7 +283,7 @@ class SplitConfig(DataConfig[BatchT], Generic[PlanT, BatchT]):
         targets = None
         if self.targets is not None:
             if TARGETS in fields.names:
-                raise ValueError(f"fields={fields.names}: {TARGETS} is the name of what targets= reads; leave one out")
+                raise ValueError(f"fields={fields.names}: the name {TARGETS} is reserved for targets=; leave one out")
             targets = TargetReader.open(self.targets, self.geometry(rows, split), self.cycle, split)
         return RowSampler(
             rows=rows,
@@ -339,7 +340,7 @@ def check_cues(mask: Mask | None, whose: str, cues: frozenset[str] = frozenset()
     """
     if mask is not None and (other := sorted(needed_cues(mask) - cues)):
         only = f"only {', '.join(sorted(cues))}" if cues else "no cues"
-        raise ValueError(f"{mask} needs {', '.join(other)}, and {whose} have {only}; use another mask")
+        raise ValueError(f"{mask} needs {', '.join(other)}, but {whose} have {only}; use a different mask")
 
 
 _UNSEEN: Mapping[str, Any] = {"fields": (), "targets": None, "cycle": None, "flow": "none"}

@@ -92,15 +92,16 @@ class Field(Config):
         what = f"Field(name={self.name!r}"
         if self.delta_timestamps is None:
             if self.anchor != "frames":
-                raise ValueError(f"{what}, anchor={self.anchor!r}): it belongs to delta_timestamps=; pass these too")
+                raise ValueError(f"{what}, anchor={self.anchor!r}): anchor needs delta_timestamps=; pass both")
             return
         object.__setattr__(self, "delta_timestamps", tuple(map(float, self.delta_timestamps)))
         if not self.delta_timestamps or not np.isfinite(self.delta_timestamps).all():
             raise ValueError(
-                f"{what}, delta_timestamps={self.delta_timestamps}): pass seconds from a frame, such as (-0.1, 0, 0.1)"
+                f"{what}, delta_timestamps={self.delta_timestamps}): pass offsets from a frame in seconds, "
+                "such as (-0.1, 0, 0.1)"
             )
         if self.per_frame is False:
-            raise ValueError(f"{what}, per_frame=False, delta_timestamps=...): these are of rows that frames have")
+            raise ValueError(f"{what}, per_frame=False, delta_timestamps=...): delta_timestamps needs per_frame=True")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -167,16 +168,16 @@ class FieldReader:
         wanted = tuple(Field(name=f) if isinstance(f, str) else f for f in fields)
         names = [name for f in wanted for name in f.names]
         if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"fields={names}: {', '.join(twice)} stands there more than once")
+            raise ValueError(f"fields={names}: {', '.join(twice)} is listed more than once")
         if nowhere := [f.name for f in wanted if _find_member(manifest, f.name) not in manifest.components]:
             raise ValueError(
-                f"fields={names}: no sample has {', '.join(nowhere)}, for there is neither a member json nor "
-                f"{nowhere[0]}.npy; there is {', '.join(manifest.components)}"
+                f"fields={names}: no sample has {', '.join(nowhere)}, since there is neither a json member "
+                f"nor {nowhere[0]}.npy; the components are {', '.join(manifest.components)}"
             )
         for f in wanted:
             if f.delta_timestamps is not None:
                 if fps is None:
-                    raise ValueError(f"field {f.name!r} has delta_timestamps, and these samples have no frames")
+                    raise ValueError(f"field {f.name!r} has delta_timestamps, but these samples have no frames")
                 for one in np.unique(fps[fps > 0]).tolist():
                     f.steps(one)
         return cls(manifest=manifest, fields=wanted, draws=split.shuffle)
@@ -347,7 +348,7 @@ class FieldReader:
         if isinstance(raw, bool):
             return int(raw)
         if isinstance(raw, int) and not -(1 << 63) <= raw < 1 << 63:
-            raise self._bad(index, JSON, f"{name} is a number that does not fit into int64")
+            raise self._bad(index, JSON, f"{name} is a number that does not fit in int64")
         if isinstance(raw, int | float | str | np.ndarray):
             return raw
         names: Sequence[str] = self.manifest.label_names
@@ -360,7 +361,7 @@ class FieldReader:
                 raise self._bad(index, JSON, f"{name}: {error}") from error
             if array.dtype.kind in "biuf":
                 return array.astype(np.float64 if array.dtype.kind == "f" and array.size else np.int64)
-        raise self._bad(index, JSON, f"{name} is {type(raw).__name__}; numbers, text and lists of them can be used")
+        raise self._bad(index, JSON, f"{name} is {type(raw).__name__}; expected a number, text or a list of these")
 
     def _classes(self, name: str, raw: Sequence[Any], names: Sequence[str], index: int) -> frozenset[int]:
         """Return the numbers of the classes in a list."""
@@ -370,7 +371,7 @@ class FieldReader:
         found = [known.get(one, -1) if isinstance(one, str) else one for one in own]
         if wrong := [one for one, n in zip(raw, found, strict=True) if not _is_class(n, len(names))]:
             raise self._bad(
-                index, JSON, f"{name} has {wrong[0]!r}, which is none of the {len(names)} classes in dataset.json"
+                index, JSON, f"{name} has {wrong[0]!r}, which is not one of the {len(names)} classes in dataset.json"
             )
         return frozenset(found)
 

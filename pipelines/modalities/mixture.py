@@ -59,11 +59,13 @@ class DataMixture(Config):
 
     def validate(self) -> None:
         if len(self.sources) < 2:
-            raise ValueError(f"a mixture has two sources or more, got {len(self.sources)}; pass one split by itself")
+            raise ValueError(
+                f"a mixture needs at least two sources, got {len(self.sources)}; pass a single split by itself"
+            )
         names = self.names
         if twice := [name for name in names if names.count(name) > 1]:
             raise ValueError(
-                f"two sources are called {twice[0]!r}, but metrics are reported by name; give each a unique name"
+                f"two sources are called {twice[0]!r}, but metrics are reported by name; choose a unique name for each"
             )
 
     @property
@@ -79,7 +81,7 @@ class DataMixture(Config):
             ValueError: The numbers of splits and weights differ.
         """
         if weights is not None and len(weights) != len(data):
-            raise ValueError(f"{len(weights)} weights for {len(data)} splits; pass one for each")
+            raise ValueError(f"got {len(weights)} weights for {len(data)} splits; pass one for each")
         each = [1] * len(data) if weights is None else weights
         return cls(sources=tuple(MixtureSource(data=str(d), weight=w) for d, w in zip(data, each, strict=True)))
 
@@ -108,7 +110,9 @@ class DataMixture(Config):
             ValueError: The number of locations is wrong.
         """
         if len(locations) != len(self.sources):
-            raise ValueError(f"{len(locations)} locations for a mixture of {len(self.sources)}; pass one for each")
+            raise ValueError(
+                f"got {len(locations)} locations for a mixture of {len(self.sources)} sources; pass one for each"
+            )
         pairs = zip(self.sources, self.names, locations, strict=True)
         return replace(self, sources=tuple(replace(one, data=str(at), name=name) for one, name, at in pairs))
 
@@ -161,7 +165,7 @@ def parse_mixture(data: Sequence[str], weights: str | None = None) -> str | Data
     if len(data) > 1:
         if files := [one for one in data if one.endswith(SUFFIX)]:
             raise ValueError(
-                f"--data {files[0]} is a mixture file, so it must be the only --data; add the others to the file"
+                f"--data {files[0]} is a mixture file, so it must be the only --data; add the other splits to the file"
             )
         return DataMixture.of(data, None if weights is None else _parse_weights(weights))
     if weights is not None:

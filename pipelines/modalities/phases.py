@@ -40,11 +40,14 @@ def split_phases(config: ConfigT, over_run: OverRun, legal: Sequence[str]) -> li
     """
     for name, schedule in over_run.items():
         if name not in legal:
-            raise ValueError(f"over_run names {name!r}, which does not change over a run; expected {', '.join(legal)}")
+            raise ValueError(
+                f"over_run contains {name!r}, which cannot change during a run; expected {', '.join(legal)}"
+            )
         own, last = _read(config, name), schedule.at(1.0)
         if own != last:
             raise ValueError(
-                f"over_run: {name} ends with {last:g}, but {name}={own:g}, the value at the end; set both to the same"
+                f"over_run: {name} ends at {last:g}, but {name}={own:g} is the value at the end of the run; "
+                "set both to the same value"
             )
     starts = sorted({0.0, *(place for one in over_run.values() for place in one.points_of_change if place < 1)})
     found = []

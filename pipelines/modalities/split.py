@@ -52,7 +52,7 @@ log = logging.getLogger(__name__)
 def check_cache(cache: str | Path | None, manifests: Sequence[Manifest]) -> None:
     """Raise ValueError for a cache of splits that are all local."""
     if cache is not None and all(one.cache is None for one in manifests):
-        raise ValueError(f"cache={str(cache)!r} caches data at URLs, and {manifests[0]} is local; leave it out")
+        raise ValueError(f"cache={str(cache)!r} is only for data at URLs, but {manifests[0]} is local; leave it out")
 
 
 def select_lanes_of_node(lanes: int, rank: int, world_size: int) -> range:
@@ -69,7 +69,7 @@ def list_shards(manifest: Manifest, lanes: int, chosen: Sequence[int]) -> list[s
         ValueError: A lane does not exist.
     """
     if wrong := [lane for lane in chosen if not 0 <= lane < lanes]:
-        raise ValueError(f"lane {wrong[0]} of {lanes} lanes; they count from 0 to {lanes - 1}")
+        raise ValueError(f"got lane {wrong[0]} of {lanes} lanes; expected 0 to {lanes - 1}")
     sizes = np.bincount(manifest.shard, minlength=len(manifest.shard_names)).tolist()
     by_lane = dealt(tuple(sizes), lanes)
     return [manifest.shard_names[shard] for shard in sorted(shard for lane in chosen for shard in by_lane[lane])]
@@ -149,10 +149,10 @@ def _weigh_by_table(manifest: Manifest, path: Path) -> npt.NDArray[np.float64]:
         ) from error
     found = dict(rows)
     if twice := [key for key, lines in Counter(key for key, _ in rows).items() if lines > 1][:1]:
-        raise ValueError(f"weights={str(path)!r} has the key {twice[0]!r} in several lines; leave one of them")
+        raise ValueError(f"weights={str(path)!r} has the key {twice[0]!r} on several lines; keep only one of them")
     keys = manifest.keys(range(len(manifest)))
     if unknown := sorted(found.keys() - {*keys})[:1]:
-        raise ValueError(f"weights={str(path)!r} has the key {unknown[0]!r}, which the split does not; take it out")
+        raise ValueError(f"weights={str(path)!r} has the key {unknown[0]!r}, which is not in the split; remove it")
     return np.array([found.get(key, 0.0) for key in keys])
 
 
@@ -207,8 +207,8 @@ def open_manifest_of_state(manifest: Manifest, state: Mapping[str, Any]) -> Mani
         if gone is None:
             return manifest
         raise ResumeError(
-            f"the position was saved with version {saved} of {manifest.location}, which cannot be opened any more "
-            f"({gone}). Put the files of that version back, or start a new run on the current version"
+            f"the position was saved with version {saved} of {manifest.location}, which can no longer be "
+            f"opened ({gone}). Put the files of that version back, or start a new run on the current version"
         ) from gone
     if saved not in found:
         log.warning(
@@ -351,8 +351,8 @@ class Split(SplitOptions):
         taken = (modality,) if isinstance(modality, str) else modality
         if (found := manifest.info["modality"]) not in taken:
             raise ShardError(
-                f"{location} holds {found} shards, and {' or '.join(taken)} shards are read here; open it with "
-                f"{str(found).replace('-', '_')}_loader"
+                f"{location} contains {found} shards, but this loader reads {' or '.join(taken)} shards; open "
+                f"it with {str(found).replace('-', '_')}_loader"
             )
         return cls(
             manifest=manifest,
@@ -413,7 +413,7 @@ def open_manifest(
                 )
         return manifest
     if cache is not None:
-        raise ValueError(f"cache={str(cache)!r}: {location} is open already; open it with the cache")
+        raise ValueError(f"cache={str(cache)!r}: {location} is already open; open it with the cache from the start")
     return Manifest.load(location, version=version)
 
 

@@ -62,14 +62,14 @@ def read_targets_facts(info: Mapping[str, Any], location: str) -> Json:
     facts = info["settings"].get(TARGETS)
     if info["modality"] != TARGETS or not isinstance(facts, dict):
         raise ValueError(
-            f"targets={location!r} holds {info['modality']}, not targets; make them with `maskstream targets RUN "
-            "DATA --out FOLDER`"
+            f"targets={location!r} contains {info['modality']}, not targets; create them with `maskstream "
+            "targets RUN DATA --out FOLDER`"
         )
     wrong = [f"{name}={facts.get(name)!r:.60}" for name, has_form in _FORMS.items() if not has_form(facts.get(name))]
     if wrong:
         raise ValueError(
-            f"targets={location!r}: dataset.json has {', '.join(wrong)}, which no targets have; delete the folder, and "
-            "run `maskstream targets` again"
+            f"targets={location!r}: dataset.json has {', '.join(wrong)}, which targets never have; delete the "
+            "folder and run `maskstream targets` again"
         )
     return facts
 
@@ -87,8 +87,8 @@ def _check_table(manifest: Manifest, shape: list[int], dtype: str, location: str
     )
     if not is_whole or {words.names[code] for code in np.unique(words.code[rows]).tolist()} != {dtype}:
         raise ValueError(
-            f"targets={location!r}: dataset.json has the shape {tuple(shape)} and the type {dtype}, and its manifest "
-            "has others; run `maskstream targets` again"
+            f"targets={location!r}: dataset.json lists the shape {tuple(shape)} and the type {dtype}, but the "
+            "manifest differs; run `maskstream targets` again"
         )
 
 
@@ -108,8 +108,9 @@ def check_targets(location: str | None, weights: str, model: str) -> None:
     found = read_targets_facts(read_description(store), location)["weights"]
     if found != weights:
         raise ValueError(
-            f"targets={location!r} were made by a model with the checksum {found}, and that of {model} has "
-            f"{weights or 'none'}; name the model that made them, or make others with `maskstream targets`"
+            f"targets={location!r} were made by a model with the checksum {found}, but that of {model} has "
+            f"{weights or 'none'}; specify the model that made them, or create new targets with `maskstream "
+            "targets`"
         )
 
 
@@ -150,19 +151,19 @@ class TargetReader:
         again = f"make them with `maskstream targets RUN {split.manifest} --out FOLDER`"
         if changes := differences(facts["geometry"], geometry):
             raise ValueError(
-                f"targets={location!r} are of other clips and crops ({'; '.join(changes)}); use the settings that they "
-                f"were made with, or {again}"
+                f"targets={location!r} were made for different clips and crops ({'; '.join(changes)}); use "
+                f"the settings that they were made with, or {again}"
             )
         if cycle not in (None, facts["cycle"]):
             raise ValueError(
-                f"targets={location!r} are of {facts['cycle']} clips of a sample, and cycle={cycle}; leave cycle out, "
-                f"or {again} and --cycle {cycle}"
+                f"targets={location!r} have {facts['cycle']} clips per sample, but cycle={cycle}; leave cycle "
+                f"out, or {again} and --cycle {cycle}"
             )
         if facts["fingerprint"] != split.manifest.fingerprint:
             raise ValueError(
-                f"targets={location!r} are of version {facts['version']} of their split (fingerprint "
-                f"{facts['fingerprint']}), and {split.manifest} is open in version {split.manifest.version} "
-                f"({split.manifest.fingerprint}); {again}: shards that are the same are not made again"
+                f"targets={location!r} were made for version {facts['version']} of their split (fingerprint "
+                f"{facts['fingerprint']}), but {split.manifest} is open in version {split.manifest.version} "
+                f"({split.manifest.fingerprint}); {again}: targets of unchanged shards are reused"
             )
         found = {key: row for row, key in enumerate(manifest.keys(range(len(manifest))))}
         keys = map(make_targets_key, split.manifest.keys(range(len(split.manifest))))
@@ -183,13 +184,13 @@ class TargetReader:
         """
         row = int(self.rows[index])
         if row < 0:
-            raise split.sample_error(index, TARGETS, f"{self.manifest} has no targets of it")
+            raise split.sample_error(index, TARGETS, f"{self.manifest} has no targets for it")
         member = self.manifest.member(row, ARRAY)
         size = prod(self.shape) * self.dtype.itemsize
         with split.reading(index, TARGETS):
             begin = int(self.manifest.components[ARRAY].facts["data_offset"][row])
             if begin + self.cycle * size != member.size:
-                raise DataError(f"{self.manifest} has {member.size} bytes of it, not {begin + self.cycle * size}")
+                raise DataError(f"{self.manifest} has {member.size} bytes for it, not {begin + self.cycle * size}")
         return Range(member.name, member.offset + begin + epoch % self.cycle * size, size)
 
     def read(self, split: Manifest, index: int, place: Range) -> npt.NDArray[Any]:

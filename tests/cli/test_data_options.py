@@ -106,7 +106,7 @@ def test_what_a_page_changes_is_not_what_was_set(tmp_path):
         ("video", "size=100", "100"),
         ("audiovisual", "frames=5", "5"),
         ("points", "resolution=3", "3"),
-        ("audio", "clip.seconds=0.5", "50 frames and 128 bins does not divide into tokens of 16 x 16"),
+        ("audio", "clip.seconds=0.5", "50 frames and 128 bins cannot be divided into tokens of 16 x 16"),
     ],
 )
 def test_pictures_frames_voxels_and_sounds_are_whole_tokens(name, setting, says):

@@ -124,9 +124,9 @@ def test_an_open_split_gives_the_batches_and_states_of_its_location(folder: Path
 
 def test_what_an_open_split_refuses(folder: Path, tmp_path: Path) -> None:
     manifest = open_manifest(folder)
-    with pytest.raises(ValueError, match="is open already; open it with the cache"):
+    with pytest.raises(ValueError, match="is already open; open it with the cache"):
         ImageData(size=32).loader(manifest, cache=tmp_path)
-    with pytest.raises(ShardError, match=f"{folder} holds image shards, and text shards are read here"):
+    with pytest.raises(ShardError, match=f"{folder} contains image shards, but this loader reads text shards"):
         Split.open(manifest, "text")
     assert open_manifest(manifest, version=manifest.version) is manifest
     with pytest.raises(ShardError, match=r"there is no versions/7.json in .*; its versions are 1"):

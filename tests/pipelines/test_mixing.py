@@ -111,11 +111,11 @@ def test_what_cannot_be_mixed_is_said(tmp_path: Path) -> None:
             mix(parts)  # type: ignore[call-overload]
     with pytest.raises(ValueError, match="unit='tokens': samples are mixed here"):
         mix([(loader, 1)], unit="tokens")
-    with pytest.raises(ValueError, match="epochs: only of several splits"):
+    with pytest.raises(ValueError, match="epochs: allowed only with several splits"):
         image_loader(picture, epochs=(1, None))
     with pytest.raises(ValueError, match=r"\(folder, weight\) pairs"):
         image_loader([picture])  # type: ignore[list-item]
-    with pytest.raises(ValueError, match="serves loaders of one split, and no mixture"):
+    with pytest.raises(ValueError, match="works with a single split, not with a mixture"):
         video_loader([(clip, 1), (clip, 1)], backend="dali")
 
 

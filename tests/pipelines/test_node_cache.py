@@ -177,7 +177,7 @@ def test_the_shards_of_all_lanes_are_all_shards(kind: tuple[Modality, str, Path]
 
 def test_a_cache_of_a_local_folder_is_refused(kind: tuple[Modality, str, Path], tmp_path: Path) -> None:
     modality, url, folder = kind
-    with pytest.raises(ValueError, match=r"caches data at URLs, and .* is local; leave it out"):
+    with pytest.raises(ValueError, match=r"is only for data at URLs, but .* is local; leave it out"):
         rows(modality, folder, cache=tmp_path)
     with pytest.raises(ValueError, match="a cache of 100000 bytes; expected"):
         rows(modality, url, cache=tmp_path, cache_gb=0.0001)

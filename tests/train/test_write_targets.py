@@ -161,12 +161,12 @@ def test_ids_of_a_tokenizer(tmp_path):
     [
         (
             {"clip": VideoClip(frames=4, stride=2, size=32)},
-            r"of other clips and crops \(data.clip.stride: saved 1, here 2",
+            r"for different clips and crops \(data.clip.stride: saved 1, here 2",
         ),
         ({"augment": SharedCrop()}, r"data.augment.crop"),
         ({"augment": RandomResizedCrop(flip=0.5)}, r"data.views: saved 1, here 2"),
-        ({"cycle": 3}, r"of 2 clips of a sample, and cycle=3; leave cycle out"),
-        ({"fields": ("targets",)}, r"is the name of what targets= reads"),
+        ({"cycle": 3}, r"have 2 clips per sample, but cycle=3; leave cycle out"),
+        ({"fields": ("targets",)}, r"is reserved for targets="),
     ],
 )
 def test_targets_of_another_geometry_are_refused_by_name(made, tmp_path, changed, said):
@@ -232,9 +232,9 @@ def test_targets_of_another_split_or_version_or_of_none_are_refused(made, tmp_pa
     split, _, folder = made
     data = replace(SHARED, targets=str(folder))
     other = Path(shutil.copytree(split, tmp_path / "other"))
-    with pytest.raises(ValueError, match="holds video, not targets; make them with `maskstream targets"):
+    with pytest.raises(ValueError, match="contains video, not targets; create them with `maskstream targets"):
         replace(SHARED, targets=str(other)).loader(split, **LOADING)
-    with pytest.raises(ValueError, match="backend='dali' decodes otherwise"):
+    with pytest.raises(ValueError, match="backend='dali' decodes differently"):
         replace(data, backend="dali")
     remove(other, [Manifest.load(other).key(0)])
     data.loader(other, **LOADING).close()  # the same samples without one are no other ones
@@ -294,7 +294,7 @@ def test_only_the_shards_of_samples_that_came_later_are_made(made, tmp_path):
     more = write_split("video", tmp_path / "more", lambda raw: renamed(raw))
     append(split, more)
     data, done = replace(SHARED, targets=str(tmp_path / "t")), []
-    with pytest.raises(ValueError, match=r"are of version 1 of their split .*open in version 2"):
+    with pytest.raises(ValueError, match=r"were made for version 1 of their split .*open in version 2"):
         data.loader(split, **LOADING)
 
     def counted(task, report):

@@ -146,7 +146,7 @@ MISTAKES = (
     ("remove shards/train --keys nokeys.txt", "nokeys.txt cannot be read", "a text file with the key", "give"),
     ("inspect raw", "no dataset.json in raw", "finished split", "create one from raw data with `maskstream shards"),
     ("verify shards", "shards contains the splits", "one of them", "such as shards/train"),
-    ("flow texts/train", "holds text shards", "video shards are read here", "open it with text_loader"),
+    ("flow texts/train", "contains text shards", "this loader reads video shards", "open it with text_loader"),
     # Looking
     ("preview both", "cam0.mp4, cam1.mp4", "2 components are video", "--set component=cam0.mp4"),
     ("preview both --component cam2.mp4", "component='cam2.mp4'", "cam0.mp4, cam1.mp4", "components that are video"),
@@ -214,7 +214,7 @@ MISTAKES = (
         f"{TRAIN} --set mask.kind=ownmask:Loud",
         "Loud() needs spectrogram",
         "only cuts, energy, flow, frames",
-        "use another mask",
+        "use a different mask",
     ),
     (f"{TRAIN} --set 'data.fields=[\"caption\"]'", "no field 'caption'", "it has label, source", "or remove the field"),
     (f"{TRAIN} --device cuda", "device='cuda'", "no CUDA device", "use 'auto' or 'cpu'"),

@@ -37,8 +37,9 @@ class DaliSpectrograms:
     def __init__(self, spectrogram: Spectrogram, threads: int) -> None:
         if not isinstance(features := spectrogram.features, LogMel):
             raise ValueError(
-                f"backend='dali' makes log-mel spectrograms only, got features={features}; use features=LogMel(...) "
-                "with statistics=, or backend='cpu', which makes spectrograms with torch, on a CUDA device too"
+                f"backend='dali' supports only log-mel spectrograms, got features={features}; use "
+                "features=LogMel(...) with statistics=, or backend='cpu', which computes spectrograms with "
+                "torch, also on a CUDA device"
             )
         self._features, self._spectrogram, self._threads = features, spectrogram, threads
         self._pipeline: Any = None

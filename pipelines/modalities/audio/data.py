@@ -161,8 +161,8 @@ class AudioData(AudioSettings, SplitConfig[AudioPlan, AudioBatch]):
         _ = self.phases
         if self.features.sample_rate != self.clip.sample_rate:
             raise ValueError(
-                f"clip has sample_rate={self.clip.sample_rate} and features have sample_rate="
-                f"{self.features.sample_rate}; use the same rate for both"
+                f"clip has sample_rate={self.clip.sample_rate}, but features have "
+                f"sample_rate={self.features.sample_rate}; use the same rate for both"
             )
         check_on_device(self.features, self.on_device, self.mask)
         if self.backend == "dali":
@@ -242,7 +242,8 @@ class NoisyData(NoisySettings, SplitConfig[NoisyPlan, NoisyBatch]):
             )
         if self.noise_component is not None and self.noise is None:
             raise ValueError(
-                f"noise_component={self.noise_component!r} names a sound of the split noise=, got noise=None; pass both"
+                f"noise_component={self.noise_component!r} selects a sound from the split passed as noise=, "
+                "got noise=None; pass both"
             )
 
     @property
@@ -279,7 +280,7 @@ def statistics_of(split: Split, features: Features) -> tuple[float, float]:
     """
     if features != STATISTICS:
         raise ValueError(
-            f"dataset.json has the statistics of {STATISTICS}, not of {features}; pass statistics=(mean, deviation)"
+            f"dataset.json has statistics for {STATISTICS}, not for {features}; pass statistics=(mean, deviation)"
         )
     with parsing(f"{split.manifest.location}/{DATASET_JSON}"):
         return compute_fbank_statistics(split.manifest.info.get("sums", {}))

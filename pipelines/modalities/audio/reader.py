@@ -134,8 +134,8 @@ class SoundReader:
             n_samples, rate = (int(self.facts[name][index]) for name in ("n_samples", "sample_rate"))
             if n_samples < 1 or not 1 <= rate <= MAX_SAMPLE_RATE:
                 raise DataError(
-                    f"has {n_samples} samples at {rate} Hz in the manifest; expected 1 sample or more, and 1 to "
-                    f"{MAX_SAMPLE_RATE} Hz"
+                    f"has {n_samples} samples at {rate} Hz in the manifest; expected at least 1 sample, at 1 "
+                    f"to {MAX_SAMPLE_RATE} Hz"
                 )
         return n_samples, rate
 
@@ -174,7 +174,7 @@ class SoundReader:
         with self.manifest.reading(plan.index, self.component):
             sound = (self._indexed if plan.header is None else self._encoded)(plan, stats)
             if not np.isfinite(sound).all():
-                raise DataError("decodes to a sample that is not finite")
+                raise DataError("decodes to a non-finite sample")
         sound = sound[: self.clip.n_samples]
         return np.resize(sound, (self.clip.n_samples, sound.shape[1])) if self.clip.short == "repeat" else sound
 
@@ -193,7 +193,9 @@ class SoundReader:
         with stats.stage("decode"):
             gain = float(self.facts["gain"][plan.index])
             if not 0 < gain <= _MAX_GAIN:
-                raise DataError(f"has the gain {gain} in the manifest; expected numbers above 0, up to {_MAX_GAIN:g}")
+                raise DataError(
+                    f"has the gain {gain} in the manifest; expected a number above 0 and at most {_MAX_GAIN:g}"
+                )
             return decode_segment(segment, rate=rate, gain=gain, channels=self.clip.channels)
 
     def _indexed(self, plan: SoundPlan, stats: Stats) -> npt.NDArray[np.float32]:

@@ -51,7 +51,9 @@ class LogMel(Config):
 
     def validate(self) -> None:
         if not 0 <= self.low_hz < self.sample_rate / 2:
-            raise ValueError(f"low_hz must be in [0, {self.sample_rate / 2}), half of sample_rate; got {self.low_hz}")
+            raise ValueError(
+                f"low_hz must be in [0, {self.sample_rate / 2}), below half of sample_rate, got {self.low_hz}"
+            )
 
     @property
     def shift(self) -> int:
@@ -136,13 +138,17 @@ class Librosa(Config):
 
     def validate(self) -> None:
         if self.low_hz is not None and self.feature not in ("cqt", "mfcc"):
-            raise ValueError(f"low_hz={self.low_hz} is for 'cqt' and 'mfcc'; leave it out for {self.feature!r}")
+            raise ValueError(
+                f"low_hz={self.low_hz} applies only to 'cqt' and 'mfcc'; leave it out for {self.feature!r}"
+            )
         if self.low_hz is not None and not 0 <= self.low_hz < self.sample_rate / 2:
-            raise ValueError(f"low_hz must be in [0, {self.sample_rate / 2}), half of sample_rate; got {self.low_hz}")
+            raise ValueError(
+                f"low_hz must be in [0, {self.sample_rate / 2}), below half of sample_rate, got {self.low_hz}"
+            )
         if self.feature == "cqt" and (self.low_hz or C1_HZ) * 2 ** (self.n_bins / 12) > self.sample_rate / 2:
             raise ValueError(
-                f"{self.n_bins} bins of 12 an octave from {self.low_hz or C1_HZ:.1f} Hz go beyond half of sample_rate="
-                f"{self.sample_rate}; use fewer bins, a lower low_hz or a higher sample_rate"
+                f"{self.n_bins} bins at 12 per octave from {self.low_hz or C1_HZ:.1f} Hz exceed half of "
+                f"sample_rate={self.sample_rate}; use fewer bins, a lower low_hz or a higher sample_rate"
             )
 
     @property
@@ -172,9 +178,7 @@ class Librosa(Config):
 def check_librosa(feature: str) -> None:
     """Raise ValueError if librosa, required by `feature`, is not installed."""
     if find_spec("librosa") is None:
-        raise ValueError(
-            f"{feature} is computed with librosa: pip install 'maskstream[audio]'; or use features=Fbank()"
-        )
+        raise ValueError(f"{feature} requires librosa; run pip install 'maskstream[audio]', or use features=Fbank()")
 
 
 def _compute_cqt(own: Librosa, sound: Floats) -> Floats:
@@ -309,12 +313,13 @@ def check_on_device(features: Features, on_device: bool | Literal["auto"], *mask
     """
     if on_device is True and (mask := _find_following_mask(masks)):
         raise ValueError(
-            f"{mask} needs the spectrogram while a sample is made, and on the device it is made of whole batches; use "
-            "on_device='auto', and no backend='dali'"
+            f"{mask} needs the spectrogram of each sample, but on the device spectrograms are computed per "
+            "batch; use on_device='auto' and leave out backend='dali'"
         )
     if isinstance(features, Librosa) and on_device is True:
         raise ValueError(
-            f"librosa computes {features.feature!r} in the loader's threads, got on_device=True; use on_device='auto'"
+            f"librosa computes {features.feature!r} in the loader's threads, not on the device, got "
+            "on_device=True; use on_device='auto'"
         )
 
 
@@ -343,7 +348,7 @@ def compute_spectrogram_grid(frames: int, bins: int, patch: tuple[int, int]) -> 
     """
     if min(patch) < 1 or frames < patch[0] or frames % patch[0] or bins % patch[1] or bins < patch[1]:
         raise ValueError(
-            f"a spectrogram of {frames} frames and {bins} bins does not divide into tokens of {patch[0]} x {patch[1]}; "
-            "change clip.seconds, features.n_bins or patch"
+            f"a spectrogram of {frames} frames and {bins} bins cannot be divided into tokens of {patch[0]} x "
+            f"{patch[1]}; change clip.seconds, features.n_bins or patch"
         )
     return TokenGrid(axes=("time", "freq"), shape=(frames // patch[0], bins // patch[1]), patch=patch)

@@ -166,13 +166,13 @@ class AudioVisualData(AudioVisualSettings, SplitConfig[AudioVisualPlan, AudioVis
         check_cues(self.audio_mask, "sounds of clips", AUDIO_CUES)
         if isinstance(flow, BatchFlow):
             raise ValueError(
-                f"flow={self.flow!r} is a BatchFlow, which only loaders of video take; pass 'codec', 'dis' or a "
-                "SampleFlow"
+                f"flow={self.flow!r} is a BatchFlow, which only video loaders accept; pass 'codec', 'dis' or "
+                "a SampleFlow"
             )
         if self.spectrogram_noise is not None and self.on_device is True:
             raise ValueError(
-                "spectrogram_noise is added in the loader's threads, but on_device=True; use on_device='auto', "
-                "or leave out the noise"
+                "spectrogram_noise is added in the loader's threads, so it does not work with "
+                "on_device=True; use on_device='auto', or leave out the noise"
             )
         check_on_device(self.features, self.on_device, self.video_mask, self.audio_mask)
         check_one_clock(self.clip, "sounds")

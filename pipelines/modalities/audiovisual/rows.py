@@ -236,8 +236,8 @@ class AudioVisualRowMaker(RowMaker[AudioVisualPlan, AudioVisualBatch]):
         n_samples, rate = int(facts["n_samples"][index]), int(facts["sample_rate"][index])
         if not abs(start_s) < _LATEST_S or min(video.fps, n_samples, rate) <= 0:
             raise DataError(
-                f"has {n_samples} samples at {rate} Hz from {start_s} s on, beside {video.fps} frames per second, in "
-                "the manifest, which is impossible"
+                f"has impossible values in the manifest: {n_samples} samples at {rate} Hz from {start_s} s "
+                f"on, with video at {video.fps} frames per second"
             )
         stop_s = start_s + n_samples / rate
         stop = min(max(floor(stop_s * video.fps + 0.5), 1), video.n_frames)
@@ -262,7 +262,7 @@ class AudioVisualRowMaker(RowMaker[AudioVisualPlan, AudioVisualBatch]):
     def _add_disturbance(self, noise: SpectrogramNoise, item: Item, batch: AudioVisualBatch, own: SampleRows) -> None:
         """Add noise to the spectrogram of each view, in place."""
         if batch.spectrogram is None:
-            raise ValueError("spectrogram_noise needs spectrograms of samples, got on_device=True; use on_device=False")
+            raise ValueError("spectrogram_noise needs per-sample spectrograms, got on_device=True; use on_device=False")
         heard, scale = self.audio.spectrogram.n_frames(batch.length[own.slice]).tolist(), self.audio.spectrogram.scale
         spectrograms, rngs = own.of(batch.spectrogram), item.rngs("spectrogram noise")
         for spectrogram, frames, rng in zip(spectrograms, heard, rngs, strict=True):

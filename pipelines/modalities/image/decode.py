@@ -63,7 +63,7 @@ def decode_image(data: bytes, width: int, height: int, n: int = 1) -> UInt8s:
     check_image(data, width, height)
     if (values := VALUES.get(detect_image_form(data) or "")) is not None:
         if n > 1:
-            raise ImageError(f"is named as a JPEG but contains Netpbm {data[:2]!r}")
+            raise ImageError(f"has a JPEG name but contains Netpbm {data[:2]!r}")
         stored = np.frombuffer(data, np.uint8)[-width * height * values :].reshape(height, width, values)
         return stored if values == 3 else np.repeat(stored, 3, axis=2)
     try:
@@ -92,7 +92,7 @@ def show(pixels: UInt8s, crop: Crop, n: int, out: UInt8s) -> None:
     left, top, right, bottom = crop.x // n, crop.y // n, -(-(crop.x + crop.width) // n), -(-(crop.y + crop.height) // n)
     height, width = pixels.shape[:2]
     if not (0 <= left < right <= width and 0 <= top < bottom <= height):
-        raise ValueError(f"{crop} is not within an image of {width * n}x{height * n} pixels; cut it to the image")
+        raise ValueError(f"{crop} is not within an image of {width * n}x{height * n} pixels; clip it to the image")
     shared = pixels.view()
     shared.flags.writeable = False  # read-only like bytes, so that one compiled kernel serves both
     resize_crop(shared, left, top, right - left, bottom - top, crop.flip, out)

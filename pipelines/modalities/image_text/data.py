@@ -130,7 +130,7 @@ class ImageTextData(ImageTextSettings, SplitConfig[ImageTextPlan, ImageTextBatch
         object.__setattr__(self, "transform", find_transform(self.transform, frames=True))
         _ = self.grids
         if self.then and not (self.text and self.target):
-            raise ValueError(f"then={self.then} is a second stage, which reads text and target; pass both")
+            raise ValueError(f"then={self.then} is a second stage, which needs text and target; pass both")
         check_cues(self.image_mask, "pictures with texts", IMAGE_CUES)
         check_cues(self.text_mask, "texts", TEXT_CUES)
         if self.text_mask is not None and "words" not in self.text_mask.needs:
@@ -154,15 +154,15 @@ class ImageTextData(ImageTextSettings, SplitConfig[ImageTextPlan, ImageTextBatch
         """
         manifest = split.manifest
         if self.image_mask is not None and "box" in self.image_mask.needs and BOXES not in manifest.components:
-            raise ValueError(f"{self.image_mask} needs boxes of phrases, and {manifest.location} has no {BOXES}")
+            raise ValueError(f"{self.image_mask} needs phrase boxes, but {manifest.location} has no {BOXES}")
         if self.segments and SEGMENTS not in manifest.components:
-            raise ValueError(f"segments=True needs segments of phrases, and {manifest.location} has no {SEGMENTS}")
+            raise ValueError(f"segments=True needs phrase segments, but {manifest.location} has no {SEGMENTS}")
         held = find_roles(manifest)
         text = self.text or tuple(role for role in SHOWN if role in held) or tuple(sorted(held))
         for name, roles in (("text", text), ("target", self.target), ("then", self.then)):
             if roles and not held & {*roles}:
                 there = ", ".join(role for role in ROLES if role in held) or "none"
-                raise ValueError(f"{name}={roles}: no sample of {manifest.location} has such a text; it has {there}")
+                raise ValueError(f"{name}={roles}: no sample in {manifest.location} has such a text; it has {there}")
         mask = self.text_mask
         if mask is not None:
             mask = with_ids(mask, read_tokenizer_facts(manifest.location, manifest.info))

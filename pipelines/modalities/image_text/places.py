@@ -123,12 +123,12 @@ def crop_box(box: npt.NDArray[np.float32], crop: Crop, width: int, height: int) 
 
 def _check(number: int, n: int, what: str) -> None:
     if number >= n:
-        raise DataError(f"has {n} {what} and none of phrase {number}")
+        raise DataError(f"has {n} {what} but none for phrase {number}")
 
 
 def _check_boxes(boxes: npt.NDArray[Any]) -> None:
     if boxes.dtype != np.float32 or boxes.ndim != 2 or boxes.shape[1] != 4:
-        raise DataError(f"holds {boxes.dtype} {boxes.shape}, not float32 (n, 4)")
+        raise DataError(f"contains {boxes.dtype} {boxes.shape}, not float32 (n, 4)")
     if not ((boxes[:, :2] < boxes[:, 2:]).all() and (boxes >= 0).all() and (boxes <= 1).all()):
         raise DataError("has an invalid box: it must have x0 < x1 and y0 < y1, as fractions of the image size")
 
@@ -136,7 +136,7 @@ def _check_boxes(boxes: npt.NDArray[Any]) -> None:
 def _unpacked(segments: npt.NDArray[Any], width: int, height: int) -> npt.NDArray[np.bool_]:
     if segments.dtype != np.uint8 or segments.ndim != 3 or segments.shape[1:] != (height, -(-width // 8)):
         raise DataError(
-            f"holds {segments.dtype} {segments.shape}, not a bit a pixel of {width}x{height}, uint8 (n, {height}, "
-            f"{-(-width // 8)})"
+            f"contains {segments.dtype} {segments.shape}, not one bit per pixel of {width}x{height}, uint8 "
+            f"(n, {height}, {-(-width // 8)})"
         )
     return np.unpackbits(segments, axis=-1, count=width).astype(np.bool_)

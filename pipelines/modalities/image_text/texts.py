@@ -133,8 +133,8 @@ class RowReader:
             fits = len(roles) == len(lengths) > 0 and lengths.min() >= 1 and lengths.max() <= n == lengths.sum()
             if not fits:
                 raise DataError(
-                    f"has {len(roles)} roles in the manifest, {len(lengths)} texts of at least one token each, and "
-                    f"{n} tokens, which contradict each other"
+                    f"has {len(roles)} roles in the manifest, {len(lengths)} texts of at least one token "
+                    f"each, and {n} tokens, which is contradictory"
                 )
         return roles, lengths
 
@@ -142,12 +142,12 @@ class RowReader:
         with self.manifest.reading(sample, TEXTS):
             ids = np.frombuffer(data, read_token_dtype(self.manifest, sample, TEXTS)).astype(np.int64)
             if ids.max() >= self.tokenizer.vocabulary:
-                raise DataError(f"has the id {ids.max()}; its tokenizer has {self.tokenizer.vocabulary}")
+                raise DataError(f"has the id {ids.max()}, but its tokenizer has only {self.tokenizer.vocabulary} ids")
         return ids
 
     def _words(self, sample: int, data: bytes) -> npt.NDArray[np.int64]:
         with self.manifest.reading(sample, WORDS):
             words = np.frombuffer(data, read_token_dtype(self.manifest, sample, WORDS)).astype(np.int64)
             if (np.diff(words) & ~1).any():  # steps other than 0 or 1
-                raise DataError("has words whose numbers do not ascend by one")
+                raise DataError("has word numbers that do not increase by one")
         return words

@@ -87,7 +87,7 @@ def _check_cells(cells: npt.NDArray[np.int32], positions: Float32s) -> npt.NDArr
     if cells.ndim != 2 or positions.ndim != 2:
         raise ValueError(f"cells must be (C, k) and positions (V, d), got {cells.shape} and {positions.shape}")
     if cells.size and (cells.min() < 0 or cells.max() >= len(positions)):
-        raise ValueError(f"cells name nodes {cells.min()} to {cells.max()}; expected 0 to {len(positions) - 1}")
+        raise ValueError(f"cells refer to nodes {cells.min()} to {cells.max()}; expected 0 to {len(positions) - 1}")
     return np.ascontiguousarray(cells, dtype=np.int32)
 
 
@@ -166,8 +166,8 @@ def build_mesh_batch(
     if len(forms) > 1:
         (one, at), (other, then), *_ = forms.items()
         raise ShardError(
-            f"sample {key[at]!r} has {_form(*one)}, sample {key[then]!r} {_form(*other)}; they make no batch, so write "
-            "them to two splits"
+            f"sample {key[at]!r} has {_form(*one)}, but sample {key[then]!r} has {_form(*other)}; they cannot "
+            "share a batch, so write them to separate splits"
         )
     node_offset = _compute_offsets([len(view.positions) for view in views])
     edges = np.concatenate(

@@ -155,7 +155,9 @@ class MeshData(MeshSettings, SplitConfig[MeshPlan, MeshBatch]):
         manifest = split.manifest
         component = component_of(manifest.components, ("mesh",), self.component).name
         if self.noise is not None and name_fields_component(component) not in manifest.components:
-            raise ValueError(f"noise={self.noise} needs simulations, {manifest.location} holds surfaces; leave it out")
+            raise ValueError(
+                f"noise={self.noise} needs simulations, but {manifest.location} contains surfaces; leave it out"
+            )
         return replace(self, statistics=self.statistics or statistics_of(manifest), component=component)
 
     def reader(self, split: Split) -> MeshReader:
@@ -255,7 +257,7 @@ class MeshRowMaker(RowMaker[MeshPlan, MeshBatch]):
             else:
                 states = [compute_surface_normals(mesh.positions, mesh.cells)[None]] * item.views
             if not all(np.isfinite(each).all() for each in (graph.features, *states)):
-                raise DataError("has numbers that are too large for float32 when they are normalised")
+                raise DataError("has values that overflow float32 when normalised")
         with stats.stage("mask"):
             cues = Cues(edges=graph.sides, kinds=mesh.kinds)
             masks = [self._mask(item, view, plan.n_nodes, cues) for view in range(item.views)]

@@ -60,7 +60,7 @@ class MeshStatistics(Config):
         _, change = _moments(sums.get("changes", (0.0,)))
         if not (count > 0 < length) or len(mean) != len(change):
             raise ValueError(
-                f"the sums of edges are {sums['edges']}, the means of fields and changes {mean} and {change}"
+                f"the edge sums are {sums['edges']}, and the means of fields and changes are {mean} and {change}"
             )
         return cls(mean=mean, deviation=deviation, change=change, edge_length=length / count)
 
@@ -79,7 +79,7 @@ def statistics_of(split: Manifest) -> MeshStatistics:
         info = other if other["dataset"] == info["dataset"] else info
     if "edges" not in info.get("sums", {}):
         raise ShardError(
-            f"dataset.json of {split} has no sums to normalise by; write the shards again, or give "
+            f"dataset.json of {split} has no sums for normalisation; write the shards again, or pass "
             "statistics=MeshStatistics(...)"
         )
     with parsing(f"{split}/{DATASET_JSON}"):
@@ -146,7 +146,7 @@ class MeshReader:
         with self.manifest.reading(index, self.trajectory):
             steps = int(stored.lists["shape"][index][0])
             if steps < 2:
-                raise DataError(f"has {steps} steps in the manifest; a step and the next one are read")
+                raise DataError(f"has {steps} steps in the manifest; a sample needs a step and the next one")
         return steps
 
     def mesh(self, index: int, place: Range | None = None) -> StoredMesh:
@@ -195,9 +195,9 @@ class MeshReader:
         data_offset = int(self.manifest.components[self.trajectory].facts["data_offset"][index])
         steps = self.n_steps(index)
         if first < 0 or first + count > steps:
-            raise DataError(f"has {steps} steps, so there are no steps {first} to {first + count - 1}")
+            raise DataError(f"has {steps} steps, so steps {first} to {first + count - 1} do not exist")
         if data_offset < 0 or data_offset + begin + size > whole:
-            raise DataError(f"has {whole} bytes, too few for the steps {first} to {first + count - 1} in the manifest")
+            raise DataError(f"has {whole} bytes, too few for steps {first} to {first + count - 1} in the manifest")
         return Range(name, offset + data_offset + begin, size)
 
     @property

@@ -97,8 +97,8 @@ def qwen_vl(
     height, width = (batch.grid_thw[:, axis] for axis in (1, 2))
     if bool(((height % merge != 0) | (width % merge != 0)).any()):
         raise ValueError(
-            f"Qwen-VL merges {merge} x {merge} patches, but an image has other numbers of rows or columns; open the "
-            f"loader with Native(multiple={merge})"
+            f"Qwen-VL merges {merge} x {merge} patches, but an image has a number of rows or columns that is "
+            f"not divisible by {merge}; open the loader with Native(multiple={merge})"
         )
     counts = batch.cu_seqlens.diff().long()
     columns = width.repeat_interleave(counts)
@@ -123,14 +123,14 @@ def _mark_valid(batch: PackedBatch, length: int | None) -> Tensor:
     counts = batch.cu_seqlens.diff()
     most = int(counts.max())
     if length is not None and most > length:
-        raise ValueError(f"length={length}: an image has {most} tokens; raise length, or lower `most` of Native")
+        raise ValueError(f"length={length}: an image has {most} tokens; raise length, or lower `most` in Native")
     return torch.arange(length or most, device=counts.device) < counts[:, None]
 
 
 def _check_kinds(batch: PackedBatch, taken: str, others: tuple[int, ...]) -> None:
     """Raise ValueError for a batch with samples of the kinds `others`."""
     if found := [KINDS[kind] for kind in others if bool((batch.kind == kind).any())]:
-        raise ValueError(f"these models take {taken}, and the batch has a sample of kind {found[0]!r}")
+        raise ValueError(f"these models accept {taken}, but the batch has a sample of kind {found[0]!r}")
 
 
 def _pad_values(values: Tensor, valid: Tensor) -> Tensor:

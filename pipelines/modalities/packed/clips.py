@@ -130,20 +130,20 @@ class NativeClips(NativeSamples):
             most = floor(round(clip.seconds[1] * (clip.fps or 1), 6) / native.tubelet)
             if most < least:
                 raise ValueError(
-                    f"clip.seconds={clip.seconds}: at {clip.fps} frames a second no clip of such a length has a whole "
-                    f"number of tokens of tubelet={native.tubelet} frames; use a wider range"
+                    f"clip.seconds={clip.seconds}: at {clip.fps} frames per second, no clip length in this "
+                    f"range is a multiple of tubelet={native.tubelet} frames; use a wider range"
                 )
         else:
             least = most = clip.frames // native.tubelet
             if clip.frames % native.tubelet:
                 raise ValueError(
-                    f"clip.frames={clip.frames} is not a multiple of tubelet={native.tubelet} of Native; change one"
+                    f"clip.frames={clip.frames} is not a multiple of tubelet={native.tubelet} in Native; change one"
                 )
         room = native.limits[1] // native.multiple**2
         if room < least:
             raise ValueError(
-                f"most={native.limits[1]} of Native is less than the shortest clip needs: it has {least} time steps of "
-                f"{native.multiple**2} tokens or more; raise most, or give a shorter clip"
+                f"most={native.limits[1]} in Native is less than the shortest clip needs, with {least} time "
+                f"steps of at least {native.multiple**2} tokens; raise most, or use a shorter clip"
             )
         return least, min(most, room)
 
@@ -158,11 +158,11 @@ class NativeClips(NativeSamples):
             return made
         if not isinstance(seconds, tuple):
             raise ValueError(
-                f"seconds={self.seconds}: clip.seconds={seconds} is not a range of lengths; give (low, high)"
+                f"seconds={self.seconds}: clip.seconds={seconds} is not a range of lengths; pass (low, high)"
             )
         if (longest := min(self.seconds.at(progress), seconds[1])) < seconds[0]:
             raise ValueError(
-                f"seconds={self.seconds} is {longest:g} at progress {progress:g}, and the shortest clip has "
+                f"seconds={self.seconds} is {longest:g} at progress {progress:g}, but the shortest clip has "
                 f"{seconds[0]:g} seconds; use a lower start in clip.seconds"
             )
         return replace(made, clip=replace(self.clip, seconds=(seconds[0], longest)))

@@ -133,7 +133,7 @@ class PackedData(PackedSettings, DataConfig[PackedBatch]):
         object.__setattr__(self, "transform", find_transform(self.transform, frames=True, waveform=True))
         # The number of tokens that a mask hides must be known before data is read.
         without = self.mask.first if isinstance(self.mask, ByEnergy) else self.mask
-        check_cues(without, "packed rows, but for masks.ByEnergy,")
+        check_cues(without, "packed rows, except with masks.ByEnergy,")
         _ = self.room
 
     @property

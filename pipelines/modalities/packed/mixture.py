@@ -20,7 +20,7 @@ def join_rows(
     """
     samplers = [source.sampler for source in sources if isinstance(source.sampler, PackedSampler)]
     if len(samplers) < len(sources) or any(len(one.natives) > 1 for one in samplers):
-        raise ValueError("packed rows are mixed of sources of one split each, such as packed_loader(FOLDER)")
+        raise ValueError("a mixture of packed rows needs sources with one split each, such as packed_loader(FOLDER)")
     first = samplers[0].samples
     natives = tuple(one.natives[0] for one in samplers)
     samples = RowMix(

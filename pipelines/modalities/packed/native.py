@@ -215,11 +215,11 @@ class NativeSamples(ABC):
             same = [self._maps(grid, 0, 0, "0", place) for place in places]
             if len(set(map(_count, same))) > 1:
                 raise ValueError(
-                    f"packed rows are planned before batches are, and {self.mask} draws how many tokens are visible "
-                    "for a whole batch: use a fixed ratio, or one drawn per sample"
+                    f"packed rows are planned before batches, but {self.mask} draws the number of visible "
+                    "tokens per batch; use a fixed ratio, or one drawn per sample"
                 )
             if same[0].mask_token is not None:
-                raise ValueError(f"{self.mask} has mask tokens in the encoder, which packed rows do not have")
+                raise ValueError(f"{self.mask} puts mask tokens in the encoder, which packed rows do not support")
             draws |= len(different) > 1
         return draws
 
@@ -233,8 +233,8 @@ class NativeSamples(ABC):
         if not visible:
             tokens = " x ".join(map(str, grid.shape))
             raise ValueError(
-                f"{self.mask} hides all tokens of {'an' if self.kind == 'image' else 'a'} {self.kind} of {tokens}; "
-                "raise `least` of Native, or hide fewer"
+                f"{self.mask} hides all tokens of {'an' if self.kind == 'image' else 'a'} {self.kind} with "
+                f"{tokens} tokens; raise `least` in Native, or hide fewer"
             )
         return visible, targets
 

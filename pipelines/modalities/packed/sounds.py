@@ -81,21 +81,20 @@ class NativeSounds(NativeSamples):
         features, native, side = self.spectrogram.features, self.native, self.native.patch
         if features.sample_rate != self.clip.sample_rate:
             raise ValueError(
-                f"sound has sample_rate={self.clip.sample_rate} and features have sample_rate={features.sample_rate}; "
-                "use the same rate for both"
+                f"sound has sample_rate={self.clip.sample_rate}, but features have "
+                f"sample_rate={features.sample_rate}; use the same rate for both"
             )
         if features.n_bins % side:
             raise ValueError(
-                f"patch={side} of Native: {features.n_bins} bins are not a whole number of "
-                f"patches; change patch or features.n_bins"
+                f"patch={side} in Native does not divide {features.n_bins} bins evenly; change patch or features.n_bins"
             )
         bands = features.n_bins // side
         frames = round(self.clip.seconds * features.sample_rate / features.shift)
         most = min(native.limits[1] // bands, frames // side)
         if most < 1:
             raise ValueError(
-                f"the shortest sound has {bands} tokens of {side} frames each; most={native.limits[1]} of Native and "
-                f"sound.seconds={self.clip.seconds:g} ({frames} frames) must have room for it"
+                f"the shortest sound has {bands} tokens of {side} frames each; most={native.limits[1]} in "
+                f"Native and sound.seconds={self.clip.seconds:g} ({frames} frames) must leave room for it"
             )
         object.__setattr__(self, "bands", bands)
         object.__setattr__(self, "steps", (min(-(-native.limits[0] // bands), most), most))

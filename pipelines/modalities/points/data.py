@@ -108,8 +108,8 @@ class PointsData(PointsSettings, RowConfig[PointPlan, PointsBatch]):
             up = split.manifest.info["settings"].get("encoder", {}).get("up")
             if up not in ("x", "y", "z"):
                 raise ValueError(
-                    f"rotate='up': {split.manifest} does not say which axis points upwards; name it (data.augment."
-                    "rotate=y or z), or write the shards with --set up=y or z"
+                    f"rotate='up': {split.manifest} does not say which axis points upwards; specify it "
+                    "(data.augment.rotate=y or z), or write the shards with --set up=y or z"
                 )
             augment = replace(augment, rotate=up)
         return replace(self, component=component, augment=augment)

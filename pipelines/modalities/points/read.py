@@ -56,7 +56,7 @@ class PointSelection(Config):
 
     def validate(self) -> None:
         if not isinstance(self.features, int) and len({*self.features, *"xyz"}) < len(self.features) + 3:
-            raise ValueError(f"features name each column after x, y, z once, got {list(self.features)}")
+            raise ValueError(f"features must name each column after x, y, z once, got {list(self.features)}")
         if self.rows is not None and not 0 <= self.rows[0] < self.rows[1]:
             raise ValueError(f"rows must be (first, stop) with 0 <= first < stop, got {self.rows}")
 
@@ -137,9 +137,11 @@ class PointSelection(Config):
         if got.min() >= -_FARTHEST and got.max() <= _FARTHEST:  # both are false for NaN
             return np.ascontiguousarray(got)
         if not np.isfinite(got).all():
-            raise PointsError("holds a number that is not finite")
+            raise PointsError("contains a non-finite number")
         if np.abs(got[:, :3]).max() > _FARTHEST:
-            raise PointsError(f"has a point farther than {_FARTHEST:g} from 0, whose square exceeds float32")
+            raise PointsError(
+                f"has a point farther than {_FARTHEST:g} from the origin, so its square overflows float32"
+            )
         return np.ascontiguousarray(got)
 
 
@@ -148,8 +150,8 @@ def _find_columns(features: Sequence[str], names: str) -> tuple[int, ...]:
     there = names.split(",") if names else []
     if missing := [name for name in features if name not in there]:
         raise PointsError(
-            f"has no feature {missing[0]!r}, but {', '.join(there) or 'none with a name'}; take those that all clouds "
-            f"have, or features={len(features)} for the first columns after x, y, z"
+            f"has no feature {missing[0]!r}, but {', '.join(there) or 'none with a name'}; choose features "
+            f"that all clouds have, or features={len(features)} for the first columns after x, y, z"
         )
     return tuple(3 + there.index(name) for name in features)
 
@@ -201,9 +203,7 @@ class PointStats(Config):
         """
         sums = read_dataset_json(location).get("sums", {}).get("points")
         if not sums:
-            raise ShardError(
-                f"dataset.json of {location} has no sums of points; write the shards again from the raw data"
-            )
+            raise ShardError(f"dataset.json of {location} has no point sums; write the shards again from the raw data")
         with parsing(f"{location}/{DATASET_JSON}"):
             n, x, y, z, squares = sums
             mean = (x / n, y / n, z / n)
@@ -297,7 +297,7 @@ def rotation(axis: Axis, rng: np.random.Generator) -> npt.NDArray[np.float64]:
             ]
         )
     if axis == "up":
-        raise ValueError("which axis points upwards is known of a split; a loader resolves it")
+        raise ValueError("only a split knows which axis points upwards, so a loader must resolve 'up' to it")
     angle = rng.uniform(0, 2 * np.pi)
     i, j = {"x": (1, 2), "y": (2, 0), "z": (0, 1)}[axis]
     turn = np.eye(3)

@@ -50,7 +50,7 @@ def scale_to_voxels(points: Tensor, resolution: int) -> Tensor:
         ValueError: The resolution is below 1.
     """
     if resolution < 1:
-        raise ValueError(f"resolution, the voxels along an edge, must be at least 1, got {resolution}")
+        raise ValueError(f"resolution (the number of voxels along an edge) must be at least 1, got {resolution}")
     centred = _centre_points(points)
     unit = centred / (2 * _measure_reach(centred)[:, None, None]).clamp_min(torch.finfo(torch.float32).tiny) + 0.5
     return (unit * resolution).clamp(0, resolution - 1)

@@ -224,7 +224,7 @@ class PoseData(PoseSettings, RowConfig[PosePlan, PoseBatch]):
 
     def validate(self) -> None:
         if self.joints not in KEPT:
-            raise ValueError(f"joints={self.joints}: a skeleton has {' or '.join(map(str, KEPT))} joints")
+            raise ValueError(f"joints must be {' or '.join(map(str, KEPT))}, got {self.joints}")
         check_cues(self.mask, "poses")
         _ = self.grids, self.phases
 
@@ -310,9 +310,7 @@ class PoseData(PoseSettings, RowConfig[PosePlan, PoseBatch]):
                     poses = np.frombuffer(data, dtype="<f4").reshape(-1, len(JOINTS), 3)
                     # Both are false for NaN.
                     if not (poses.min() > -_FARTHEST_M and poses.max() < _FARTHEST_M):
-                        raise PoseError(
-                            f"has a number that is not finite, or a joint farther than {_FARTHEST_M:g} m away"
-                        )
+                        raise PoseError(f"has a non-finite number, or a joint farther than {_FARTHEST_M:g} m away")
                 clip = poses[plan.numbers - plan.numbers[0]]
                 for view in range(own.start, own.stop):
                     rng = next(rngs)

@@ -89,9 +89,11 @@ class TextData(TextSettings, SplitConfig[TextPlan, TextBatch]):
 
     def validate(self) -> None:
         if self.fields and self.packing == "pack":
-            raise ValueError("a packed row has several samples, so there are no fields; use packing='row' or no fields")
+            raise ValueError(
+                "a packed row has several samples, so it cannot have fields; use packing='row', or leave fields out"
+            )
         if self.scores is not None and (self.packing == "pack" or self.windows):
-            raise ValueError("scores are of the beginnings of samples; use packing='row' and windows=False with them")
+            raise ValueError("scores cover only the beginnings of samples; use packing='row' and windows=False")
         cues = CUES if self.scores is None else CUES | {"scores"}
         check_cues(self.mask, "texts", cues)
         if self.mask is not None and not self.mask.needs & {"words", "scores"}:
@@ -113,7 +115,7 @@ class TextData(TextSettings, SplitConfig[TextPlan, TextBatch]):
         manifest = split.manifest
         if "classes" in self.mask.needs and CLASSES not in manifest.components:
             raise ValueError(
-                f"{self.mask} needs classes, and {manifest.location} has no {CLASSES}; write it with --set classes=..."
+                f"{self.mask} needs classes, but {manifest.location} has no {CLASSES}; write it with --set classes=..."
             )
         return replace(self, mask=with_ids(self.mask, read_tokenizer_facts(manifest.location, manifest.info)))
 
@@ -124,7 +126,9 @@ class TextData(TextSettings, SplitConfig[TextPlan, TextBatch]):
             ShardError: The tokenizer is missing or has changed.
         """
         if self.packing == "pack" and split.weights is not None:
-            raise ValueError("a packed row has several samples, so it has no weight; use packing='row' or no weights")
+            raise ValueError(
+                "a packed row has several samples, so it cannot have a weight; use packing='row', or leave weights out"
+            )
         manifest = split.manifest
         facts = read_tokenizer_facts(manifest.location, manifest.info)
         read_tokenizer(manifest.store, manifest.info)
@@ -172,7 +176,7 @@ def with_ids(mask: Mask, facts: TokenizerFacts) -> Mask:
     if not isinstance(mask, Replace):
         return mask
     if facts.mask is None:
-        raise ValueError(f"{mask} replaces tokens by [MASK], which the tokenizer of this split does not have")
+        raise ValueError(f"{mask} replaces tokens with [MASK], which this split's tokenizer does not have")
     wanted = {"mask_id": facts.mask, "vocabulary": facts.vocabulary}
     for name, value in wanted.items():
         if getattr(mask, name) not in (OF_THE_SPLIT, value):

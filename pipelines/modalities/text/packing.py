@@ -143,8 +143,8 @@ def find_token_range(manifest: Manifest, sample: int, name: str, first: int, cou
         n, begin = int(facts["n_tokens"][sample]), int(facts["data_offset"][sample])
         if begin < 0 or begin + n * itemsize != size or not 0 <= first < first + count <= n:
             raise DataError(
-                f"has {size} bytes; the manifest says {n} tokens from byte {begin} on, and {first} to "
-                f"{first + count - 1} are read"
+                f"has {size} bytes; the manifest lists {n} tokens from byte {begin} on, and tokens {first} to "
+                f"{first + count - 1} were requested"
             )
     return Range(where, offset + begin + first * itemsize, count * itemsize)
 

@@ -328,11 +328,11 @@ class TextRowMaker(RowMaker[TextPlan, TextBatch]):
     def _check(self, name: str, values: npt.NDArray[np.unsignedinteger]) -> None:
         """Raise DataError for values outside the valid range."""
         if name == TOKENS and values.max() >= self.tokenizer.vocabulary:
-            raise DataError(f"has the id {values.max()}; its tokenizer has {self.tokenizer.vocabulary}")
+            raise DataError(f"has the id {values.max()}, but its tokenizer has only {self.tokenizer.vocabulary} ids")
         if name == WORDS and not np.isin(np.diff(values.astype(np.int64)), (0, 1)).all():
-            raise DataError("has words whose numbers do not ascend by one")
+            raise DataError("has word numbers that do not increase by one")
         if name == CLASSES and (wrong := values[(values >= N_CLASSES) & (values != NO_CLASS)]).size:
-            raise DataError(f"has the class {wrong[0]}; expected 0 to {N_CLASSES - 1}, and {NO_CLASS} for none")
+            raise DataError(f"has the class {wrong[0]}; expected 0 to {N_CLASSES - 1}, or {NO_CLASS} for none")
 
 
 def _join_plans(plans: Sequence[TextPlan]) -> TextPlans:

@@ -68,7 +68,7 @@ class TokenScores(Config):
             return _read(self.file, self.checksum)[key]
         except KeyError as error:
             raise ValueError(
-                f"{self.file} has no scores of sample {key!r}; pass those of the samples that are shown"
+                f"{self.file} has no scores for sample {key!r}; pass scores for all samples in use"
             ) from error
 
     def in_row(self, key: str, begin: int, count: int, length: int) -> Float32s:
@@ -90,4 +90,6 @@ def _read(file: str, checksum: str) -> Mapping[str, Float32s]:
         scores, edges = tensors["scores"], tensors["edges"].tolist()
         return {key: scores[a:b] for key, a, b in zip(keys, edges[:-1], edges[1:], strict=True)}
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{file} contains no scores of tokens ({error}); TokenScores.written writes them") from error
+        raise ValueError(
+            f"{file} does not contain token scores ({error}); write them with TokenScores.written"
+        ) from error

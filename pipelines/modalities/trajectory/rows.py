@@ -176,7 +176,7 @@ class TrajectoryRowMaker(RowMaker[TrajectoryPlan, TrajectoryBatch]):
             n_frames, begin = int(facts["n_frames"]), int(facts["data_offset"])
             if n_frames != clip.n_frames or begin < 0 or begin + n_frames * _POSE_BYTES != member.size:
                 raise DataError(
-                    f"has {n_frames} poses in {member.size} bytes from byte {begin} on, beside {clip.n_frames} frames"
+                    f"has {n_frames} poses in {member.size} bytes from byte {begin} on, but {clip.n_frames} frames"
                 )
             lens = np.array([float(facts[name]) for name in LENS])
             if problem := check_lens(*lens.tolist()):
@@ -195,8 +195,8 @@ class TrajectoryRowMaker(RowMaker[TrajectoryPlan, TrajectoryBatch]):
                 raise DataError(problem)
             if video.n_frames != clip.n_frames or len(video.first_frame) != video.n_frames or video.foreign:
                 raise DataError(
-                    f"has {video.n_frames} frames in {len(video.first_frame)} GOPs, beside {clip.n_frames} frames of "
-                    "colours; depth has a GOP for each of these"
+                    f"has {video.n_frames} frames in {len(video.first_frame)} GOPs, but {clip.n_frames} "
+                    "colour frames; depth needs one GOP per colour frame"
                 )
         numbers = np.unique(clip.numbers)
         spans = zip(video.offset[numbers].tolist(), video.size[numbers].tolist(), strict=True)

@@ -96,7 +96,7 @@ def with_all_cameras(split: Split, cameras: Sequence[str]) -> Split:
     first = manifest.key(int(np.argmax(without)))
     kept = np.flatnonzero(~without)
     if not len(kept):
-        raise ValueError(f"component={tuple(cameras)}: no sample of {manifest.location} has all of them ({told})")
+        raise ValueError(f"component={tuple(cameras)}: no sample in {manifest.location} has all of them ({told})")
     log.warning(
         "%s: %d of %d samples do not have all of %s and are left out (%s, such as %r): an epoch has %d samples",
         manifest.location,

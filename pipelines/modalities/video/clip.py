@@ -65,8 +65,8 @@ class VideoClip(Config):
         if isinstance(self.seconds, tuple):
             if self.fps is None:
                 raise ValueError(
-                    f"VideoClip(seconds={self.seconds}): a drawn length needs fps, the frames of a second; pass both, "
-                    "such as seconds=(1, 4), fps=8"
+                    f"VideoClip(seconds={self.seconds}): a drawn length needs fps, the frames per second; "
+                    "pass both, such as seconds=(1, 4), fps=8"
                 )
         elif self.fps is not None and self.seconds is not None:
             raise ValueError(
@@ -180,8 +180,8 @@ def check_length(clip: VideoClip) -> None:
     """Raise ValueError for a clip with a drawn length, for loaders that need equal lengths."""
     if isinstance(clip.seconds, tuple):
         raise ValueError(
-            f"VideoClip(seconds={clip.seconds}) draws the length of each clip, and clips are equally long here; use "
-            "frames= and fps=, or open the split with packed_loader"
+            f"VideoClip(seconds={clip.seconds}) draws the length of each clip, but this loader needs clips of "
+            "equal length; use frames= and fps=, or open the split with packed_loader"
         )
 
 
@@ -248,5 +248,5 @@ def check_one_clock(clip: VideoClip, what: str) -> None:
     """Raise ValueError for a clip that loops; `what` names the data that shares its clock."""
     if clip.short == "loop":
         raise ValueError(
-            f"VideoClip(short='loop') goes back in time, and {what} do not; legal here are 'repeat', 'skip' and 'error'"
+            f"VideoClip(short='loop') goes back in time, but {what} cannot; expected 'repeat', 'skip' or 'error'"
         )

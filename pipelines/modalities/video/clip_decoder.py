@@ -112,8 +112,8 @@ class ClipDecoder:
         clip, index = self._rows.clip, video.index
         if clip.short in ("skip", "error") and index.n_frames < clip.span(index.fps):
             raise DataError(
-                f"has {index.n_frames} frames, less than the clip ({clip.frames} frames, {clip.spacing}); pass a "
-                "shorter clip, or short='repeat' or 'loop'"
+                f"has {index.n_frames} frames, fewer than the clip ({clip.frames} frames, {clip.spacing}); "
+                "use a shorter clip, or short='repeat' or 'loop'"
             )
         return self._rows.plan_video(item, index, self._rows.numbers(item, index))
 
@@ -182,7 +182,9 @@ def _decoded(rows: ClipRowMaker, plan: ClipPlan, video: FoundVideo) -> tuple[Dec
         stored=notes.flows,
     )
     if any(frame.interlaced_frame for frame in decoded.frames):
-        raise DataError("is interlaced, which is not corrected here; make shards of it with `maskstream shards folder`")
+        raise DataError(
+            "is interlaced, which is not corrected here; make shards from it with `maskstream shards folder`"
+        )
     return decoded, notes
 
 

@@ -221,7 +221,7 @@ def _read_foreign(store: Store, video: VideoIndex, numbers: Int64s, ranges: tupl
     size = int((packets.start[: last + 1] + packets.size[: last + 1]).max())
     if max(size, int(packets.size.sum())) > span.size:
         raise Mp4Error(
-            f"the packet table names {size} bytes of GOPs of {span.size} bytes; run `maskstream index` again"
+            f"the packet table lists {size} bytes for GOPs of {span.size} bytes; run `maskstream index` again"
         )
     data = store.read(span.name, span.offset, size)
     return ClipBytes(header=head, fragments=data, first_frame=first_frame, whole=size, table=packets)

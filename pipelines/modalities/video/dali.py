@@ -153,7 +153,7 @@ class DaliDecoder:
     def _to_torch(self, source: Any, shape: tuple[int, ...], device: torch.device) -> Tensor:
         """Copy to the device on a separate stream: the host waits for the copy, not for training steps."""
         if tuple(source.shape()) != shape:
-            raise RuntimeError(f"DALI returned pixels of the shape {tuple(source.shape())}, not {shape}")
+            raise RuntimeError(f"DALI returned pixels of shape {tuple(source.shape())}, not {shape}")
         if device.type == "cuda" and self._stream is None:
             self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         with torch.cuda.stream(self._stream):

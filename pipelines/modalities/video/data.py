@@ -163,27 +163,28 @@ class VideoData(VideoSettings, SplitConfig[ClipPlan, VideoBatch]):
         if isinstance(self.component, Sequence) and not isinstance(self.component, str):
             object.__setattr__(self, "component", tuple(self.component))
             if not self.component or len(set(self.component)) < len(self.component):
-                raise ValueError(f"component={self.component}: name each video once, such as ('cam0.mp4', 'cam1.mp4')")
+                raise ValueError(f"component={self.component}: list each video once, such as ('cam0.mp4', 'cam1.mp4')")
         if self.backend in HARDWARE and (change := self.changes.title):
             raise ValueError(f"{change} runs on the CPU, but backend={self.backend!r} does not; leave one of them out")
         if self.backend in HARDWARE and self.targets is not None:
             raise ValueError(
-                f"targets= are of what PyAV decodes, and backend={self.backend!r} decodes otherwise; leave backend out"
+                f"targets= needs frames decoded by PyAV, but backend={self.backend!r} decodes differently; "
+                "leave backend out"
             )
         if self.output in TOKEN_OUTPUTS and (self.mask is None or self.backend in HARDWARE):
             raise ValueError(
-                f"output={self.output!r} makes the tokens that a mask chooses, on the CPU; pass a mask, and leave "
-                "backend out"
+                f"output={self.output!r} makes only the tokens that a mask selects, on the CPU; pass a mask, "
+                "and leave backend out"
             )
         if self.output == "yuv" and (change := self.changes.title or ("DALI" if self.backend == "dali" else "")):
             raise ValueError(
-                f"output='yuv' leaves the conversion to RGB to the device, and {change} needs RGB before; use "
-                "output='rgb'"
+                f"output='yuv' leaves the conversion to RGB to the device, but {change} needs RGB before "
+                "that; use output='rgb'"
             )
         if self.over_run and (self.backend in HARDWARE or self.output not in ("auto", "rgb")):
             raise ValueError(
-                f"over_run changes the size of batches, and backend={self.backend!r}, output={self.output!r} make one "
-                "size; leave them out"
+                f"over_run changes the size of batches, but backend={self.backend!r} and "
+                f"output={self.output!r} support only one size; leave them out"
             )
         _ = self.grids
 
@@ -222,8 +223,8 @@ class VideoData(VideoSettings, SplitConfig[ClipPlan, VideoBatch]):
         flow = make_flow_source(self.flow, self.mask, clip, profile, one_rate=one_rate) or NONE
         if self.output == "yuv" and split.device.type == "cpu":
             raise ValueError(
-                "output='yuv' on the device 'cpu': there it costs six times as much as output='rgb', since it is made "
-                "for a CUDA device; leave output out, or give device='cuda'"
+                "output='yuv' is meant for CUDA devices; on the device 'cpu' it costs six times as much as "
+                "output='rgb'. Leave output out, or pass device='cuda'"
             )
         return replace(
             self,
@@ -272,7 +273,7 @@ class VideoData(VideoSettings, SplitConfig[ClipPlan, VideoBatch]):
     def chosen(self, split: Split) -> Split:
         """Drop short videos if the clip skips them."""
         if isinstance(self.flow, FlowSource):
-            check_one_clock(self.clip, "masks and fields of flow")
+            check_one_clock(self.clip, "masks and flow fields")
         if split.kept is not None:
             return split
         if isinstance(self.component, tuple):
@@ -313,15 +314,15 @@ class VideoData(VideoSettings, SplitConfig[ClipPlan, VideoBatch]):
         device, clip = torch.device("cpu"), aligned(self.clip, profile)
         if isinstance(self.component, tuple) or self.fields or self.backend in HARDWARE or self.output == "yuv":
             raise ValueError(
-                "component=(...), fields, backend='dali', backend='torchcodec' and output='yuv' belong to loaders of "
-                "splits, and a file has one video, which is decoded on the CPU; leave them out"
+                "component=(...), fields, backend='dali', backend='torchcodec' and output='yuv' work only "
+                "with splits, but a file is a single video, decoded on the CPU; leave them out"
             )
         if self.mask is not None and "energy" in self.mask.needs:
-            raise ValueError(f"{self.mask} follows stored energy, which is read of splits only; use energy='online'")
+            raise ValueError(f"{self.mask} follows stored energy, which only splits have; use energy='online'")
         flow = make_flow_source(self.flow, self.mask, clip, profile) or NONE
         own = replace(self, clip=clip, augment=self.augment or MultiScaleCrop(), flow=flow, component="video")
         if isinstance(flow, FlowSource):
-            check_one_clock(clip, "masks and fields of flow")
+            check_one_clock(clip, "masks and flow fields")
         own = replace(own, output=own._output(flow, device))
         return own._clips(own._output(flow, device)), own._finish(device)
 
@@ -342,8 +343,8 @@ class VideoData(VideoSettings, SplitConfig[ClipPlan, VideoBatch]):
                 raise ValueError(f"flow={self.flow}: {reason}; use flow='lk'")
             if self.mask is not None and self.mask.needs & FLOW_CUES and "energy" in self.mask.needs:
                 raise ValueError(
-                    f"{self.mask} follows stored energy and flow, and flow={self.flow} is made after the energy is "
-                    "gone; use flow='codec' or 'dis'"
+                    f"{self.mask} follows stored energy and flow, but flow={self.flow} is computed after the "
+                    "energy is discarded; use flow='codec' or 'dis'"
                 )
             flow = FlowFinish(flow=self.flow, mask=self.mask, grid=self.grids["video"])
         if self.output in TOKEN_OUTPUTS and flow is not None:
@@ -355,12 +356,12 @@ class VideoData(VideoSettings, SplitConfig[ClipPlan, VideoBatch]):
             return flow or Unchanged()
         if isinstance(self.flow, SampleFlow):
             raise ValueError(
-                f"output='yuv' with flow={self.flow}: a SampleFlow needs RGB while a sample is made; use "
-                "output='rgb', a BatchFlow, or flow='none' with a mask that needs none"
+                f"output='yuv' with flow={self.flow}: a SampleFlow needs each sample in RGB; use "
+                "output='rgb', a BatchFlow, or flow='none' with a mask that needs no flow"
             )
         if mask := self._needs_rgb(self.flow):
             raise ValueError(
-                f"output='yuv' with mask={mask}, which needs frames while a sample is made; use output='rgb'"
+                f"output='yuv' with mask={mask}, which needs the RGB frames of each sample; use output='rgb'"
             )
         planes = PlanesFinish(size=self.clip.size)
         return planes if flow is None else Composed(planes, flow)
@@ -372,7 +373,9 @@ class VideoData(VideoSettings, SplitConfig[ClipPlan, VideoBatch]):
             ValueError: Another backend is requested.
         """
         if self.backend in HARDWARE:
-            raise ValueError(f"backend={self.backend!r} serves loaders of one split, and no mixture; leave backend out")
+            raise ValueError(
+                f"backend={self.backend!r} works with a single split, not with a mixture; leave backend out"
+            )
         return SplitConfig.source(self, split)
 
     def loader_source(self, split: Split) -> BatchSource[Any, Any, Any, VideoBatch]:
@@ -380,7 +383,7 @@ class VideoData(VideoSettings, SplitConfig[ClipPlan, VideoBatch]):
         estimated to be faster.
         """
         if self.output == "rgb" and self.backend == "torchcodec":
-            raise ValueError("backend='torchcodec' makes planes, and output='rgb' asks for RGB; leave output out")
+            raise ValueError("backend='torchcodec' returns YUV planes, but output='rgb' asks for RGB; leave output out")
         own = self.resolved(split)
         if self.over_run:
             return own.source(split)

@@ -119,6 +119,7 @@ def check_agreement(chosen: str, loader: str) -> None:
         return
     if first != chosen:
         raise ValueError(
-            f"another rank decodes with {first} and this one with {chosen}, because GPUs, cores or libraries differ, "
-            "and pixels would differ too; set the same backend= ('cpu' or 'dali') on every rank"
+            f"another rank decodes with {first} but this one with {chosen}, because their GPUs, cores or "
+            "libraries differ, so their pixels would differ too; set the same backend= ('cpu' or 'dali') on "
+            "every rank"
         )

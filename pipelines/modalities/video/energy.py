@@ -41,12 +41,14 @@ def check_energy(
     stored: Any = encoder.get("video", {}) if isinstance(encoder, Mapping) else {}
     if profile not in ANCHORED or not isinstance(stored, Mapping) or stored.get("energy") is not True:
         raise ValueError(
-            f"{mask} follows stored energy, and {manifest.location} has none (profile {profile!r}); write the shards "
-            "with `maskstream shards DATASET --set video.energy=true`, or use energy='online'"
+            f"{mask} follows stored energy, but {manifest.location} has none (profile {profile!r}); write the "
+            "shards with `maskstream shards DATASET --set video.energy=true`, or use energy='online'"
         )
     if not one_rate or clip.short == "loop":
         reason = "VideoClip(short='loop') goes back in time" if one_rate else "the cameras of a sample have other rates"
-        raise ValueError(f"{mask} follows stored energy, which has one clock, and {reason}; use energy='online'")
+        raise ValueError(
+            f"{mask} follows stored energy, which assumes a single clock, but {reason}; use energy='online'"
+        )
     told, legal = clip.spacing, f"a stride that is a multiple of {ANCHOR_STRIDE}"
     whole = not (clip.stride % ANCHOR_STRIDE or start_multiple(clip, profile) % ANCHOR_STRIDE)
     if clip.is_timed:
@@ -58,8 +60,8 @@ def check_energy(
         legal = f"at most {rates.min(initial=np.inf) / ANCHOR_STRIDE:g} frames a second without align"
     if not whole:
         raise ValueError(
-            f"{mask} follows stored energy, which every {ANCHOR_STRIDE}th frame has, and a clip has {told}, "
-            f"align {clip.align}; pass {legal}, or use energy='online'"
+            f"{mask} follows stored energy, which exists for every {ANCHOR_STRIDE}th frame, but a clip has "
+            f"{told}, align {clip.align}; pass {legal}, or use energy='online'"
         )
 
 
@@ -85,7 +87,7 @@ def read_stored_energy(
     numbers, (width, height), (h, w) = frames.tolist(), source, places
     through = [range(before + ANCHOR_STRIDE, now + 1, ANCHOR_STRIDE) for before, now in pairwise(numbers)]
     if lost := {number for steps in through for number in steps} - notes.energy.keys():
-        raise DataError(f"has no stored energy of the frames {sorted(lost)[:4]}; make its shards again")
+        raise DataError(f"has no stored energy for frames {sorted(lost)[:4]}; make its shards again")
     cells = np.zeros((len(numbers), -(-height // CELL), -(-width // CELL)), dtype=np.int64)
     for at, steps in enumerate(through, start=1):
         for number in steps:

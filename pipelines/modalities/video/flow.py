@@ -44,13 +44,15 @@ def make_flow_source(
     needed = mask is not None and bool(mask.needs & FLOW_CUES)
     if flow == NONE and needed:
         words = ", ".join(map(repr, (AUTO, *FLOWS)))
-        raise ValueError(
-            f"{mask} needs flow, and flow='none' was given; use one of {words}, a SampleFlow or a BatchFlow"
-        )
+        raise ValueError(f"{mask} needs flow, got flow='none'; use one of {words}, a SampleFlow or a BatchFlow")
     if clip.is_timed and isinstance(find_flow(flow), Codec):
-        raise ValueError(f"flow={flow!r} follows frames of one stride, but a clip has {clip.spacing}; use flow='dis'")
+        raise ValueError(
+            f"flow={flow!r} needs frames at a constant stride, but a clip has {clip.spacing}; use flow='dis'"
+        )
     if not one_rate and isinstance(find_flow(flow), Codec):
-        raise ValueError(f"flow={flow!r} follows frames of one stride, and cameras have other rates; use flow='dis'")
+        raise ValueError(
+            f"flow={flow!r} needs frames at a constant stride, but cameras have different rates; use flow='dis'"
+        )
     stride = clip.stride if one_rate and not clip.is_timed else 0
     return resolve_flow(flow, needed=needed, profile=profile, stride=stride, align=start_multiple(clip, profile))
 
@@ -84,8 +86,8 @@ class FlowFinish:
         vectors = self.flow.of_clips(batch.video)
         if vectors.ndim != 5 or vectors.shape[:3] != (clips, frames - 1, 2):
             raise ValueError(
-                f"the flow of {clips} clips of {frames} frames has the shape ({clips}, {frames - 1}, 2, h, w), got "
-                f"{tuple(vectors.shape)} from {self.flow.title}"
+                f"the flow of {clips} clips of {frames} frames must have the shape ({clips}, {frames - 1}, 2, "
+                f"h, w), got {tuple(vectors.shape)} from {self.flow.title}"
             )
         vectors = vectors.float().movedim(2, 4).contiguous()
         cuts = scene_cuts(batch.video, vectors)

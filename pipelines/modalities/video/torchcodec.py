@@ -69,14 +69,14 @@ def decode_planes(clip: EncodedClip, device: torch.device, stream: torch.cuda.St
                 if shown in wanted:
                     if frame.pixel_format not in FORMATS or (frame.width, frame.height) != clip.size:
                         raise RuntimeError(
-                            f"a frame in {frame.pixel_format} of {frame.width}x{frame.height} pixels, "
-                            f"not of {clip.size[0]}x{clip.size[1]}"
+                            f"got a frame in {frame.pixel_format} with {frame.width}x{frame.height} pixels, "
+                            f"expected {clip.size[0]}x{clip.size[1]}"
                         )
                     luma.append(frame.planes[0].clone())
                     chroma.append(torch.stack(frame.planes[1:]))
                 shown, last = shown + 1, frame.pts_seconds
         if len(luma) != len(wanted):
-            raise RuntimeError(f"{len(luma)} of {len(wanted)} frames were returned")
+            raise RuntimeError(f"only {len(luma)} of {len(wanted)} frames were returned")
         return torch.stack(luma), torch.stack(chroma)
 
 

@@ -185,7 +185,7 @@ def test_a_resume_with_another_is_refused_by_name(clips: Path) -> None:
     [
         ({"backend": "dali"}, "a transform runs on the CPU, but backend='dali' does not"),
         ({"backend": "torchcodec"}, "a transform runs on the CPU, but backend='torchcodec' does not"),
-        ({"output": "yuv"}, "output='yuv' leaves the conversion to RGB to the device, and a transform needs RGB"),
+        ({"output": "yuv"}, "output='yuv' leaves the conversion to RGB to the device, but a transform needs RGB"),
         ({"transform": Quiet()}, r"this loader calls change_frames, which .*:Quiet does not define"),
         ({"transform": Left()}, "transform must be"),
         (

@@ -236,7 +236,7 @@ def test_flow_is_float32_and_of_another_shape_is_refused(split, own):
 def test_what_is_refused(split, own, of_batch):
     with pytest.raises(ValueError, match="it wants stride 1"):
         loader(split, f"{own}:Picky")
-    with pytest.raises(ValueError, match="which only loaders of video take; pass 'codec', 'dis' or a SampleFlow"):
+    with pytest.raises(ValueError, match="which only video loaders accept; pass 'codec', 'dis' or a SampleFlow"):
         AudioVisualData(flow=of_batch)
 
 

@@ -120,7 +120,7 @@ def test_tokens_have_their_part_of_cells() -> None:
         wanted = np.stack([own[1] + own[2], own[1] + own[2], own[3], own[7] * 0, own[0] * 0, own[6] + own[7]])
         found = read_stored_energy(notes, numbers, crop, (112, 96), (5, 4))
         np.testing.assert_allclose(found, wanted, atol=1)
-    with pytest.raises(DataError, match=r"no stored energy of the frames \[36\]"):
+    with pytest.raises(DataError, match=r"no stored energy for frames \[36\]"):
         read_stored_energy(notes, np.array([32, 36]), crop, (112, 96), (5, 4))
 
 
@@ -200,7 +200,7 @@ def test_what_has_no_stored_energy_is_refused(films: dict[str, Any], split: Any,
     ):
         with pytest.raises(ValueError, match=words):
             DATA.__class__(clip=clip, mask=STORED).resolved(Split.open(split, "video", device="cpu", threads=1, seed=0))
-    with pytest.raises(ValueError, match="which is read of splits only"):
+    with pytest.raises(ValueError, match="which only splits have"):
         DATA.of_files("train")
     with pytest.raises(ValueError, match="only the residual is stored"):
         replace(STORED, motion=1.0)

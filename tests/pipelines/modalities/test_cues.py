@@ -211,7 +211,7 @@ def test_on_a_device_pixels_are_made_where_the_mask_is_drawn(split_named: Callab
         assert data.output == output
         told = unsuited(data.rows(split), Manifest.load(split_named("video")), split.device, "dali")
         assert ("needs frames while a sample is made" in told) is (output == "rgb")
-    with pytest.raises(ValueError, match=r"output='yuv' with mask=Lowest.*, which needs frames while .*output='rgb'"):
+    with pytest.raises(ValueError, match=r"output='yuv' with mask=Lowest.*, which needs the RGB frames .*output='rgb'"):
         replace(clip, mask=Lowest(), flow="none", output="yuv").source(split)
 
 
@@ -227,10 +227,10 @@ def test_spectrograms_are_made_where_a_mask_follows_them(
     follows = replace(data, **{field: Lowest(of="spectrogram")})
     assert not follows.resolved(split).on_device
     assert replace(data, **{field: Lowest(of="waveform")}).resolved(split).on_device
-    with pytest.raises(ValueError, match=r"needs the spectrogram while a sample is made.*use on_device='auto'"):
+    with pytest.raises(ValueError, match=r"needs the spectrogram of each sample.*use on_device='auto'"):
         replace(follows, on_device=True)
     if kind == "audio":
-        with pytest.raises(ValueError, match=r"needs the spectrogram while a sample is made.*no backend='dali'"):
+        with pytest.raises(ValueError, match=r"needs the spectrogram of each sample.*leave out backend='dali'"):
             replace(follows, backend="dali")
 
 
@@ -240,7 +240,7 @@ def test_spectrograms_are_made_where_a_mask_follows_them(
         (
             "video",
             {"mask": Lowest(of="depth")},
-            "needs depth, and videos have only cuts, energy, flow, frames; use another mask",
+            "needs depth, but videos have only cuts, energy, flow, frames; use a different mask",
         ),
         (
             "video",

@@ -112,7 +112,7 @@ def test_grids_follow_from_the_fields() -> None:
 
 
 def test_sizes_must_be_multiples_of_the_patch() -> None:
-    with pytest.raises(ValueError, match="does not divide into tokens of 48 x 16"):
+    with pytest.raises(ValueError, match="cannot be divided into tokens of 48 x 16"):
         AudioData(patch=(48, 16))
 
 

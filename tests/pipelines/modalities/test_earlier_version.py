@@ -82,6 +82,6 @@ def test_a_version_that_is_gone_is_an_error_that_says_what_to_do(splits: tuple[P
     (one / "versions" / "1.json").unlink()
     with (
         closing(opened(one)) as after,
-        pytest.raises(ResumeError, match=r"version 1 of .*cannot be opened any more .*start a new run on the current"),
+        pytest.raises(ResumeError, match=r"version 1 of .*can no longer be opened .*start a new run on the current"),
     ):
         after.load_state_dict(state)

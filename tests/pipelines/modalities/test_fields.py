@@ -123,7 +123,7 @@ def test_a_list_of_texts_needs_a_split_without_class_names(tmp_path, caplog):
         if names:
             with pytest.raises(SampleError, match="3 of 3 samples"):
                 next(iter(image_loader(folder, **given)))
-            assert "'a cat', which is none of the 2 classes" in caplog.text
+            assert "'a cat', which is not one of the 2 classes" in caplog.text
         else:
             assert next(iter(image_loader(folder, **given))).fields["said"] == ["a cat", "a dog", "a horn"]
             shuffled = image_loader(folder, **given | {"shuffle": True})
@@ -155,7 +155,7 @@ def test_a_request_names_the_fields_that_are_read(described):
 
 
 def test_illegal_fields_are_refused(described, tmp_path):
-    with pytest.raises(ValueError, match="loud stands there more than once"):
+    with pytest.raises(ValueError, match="loud is listed more than once"):
         loader(described, ("loud", "loud"))
     with pytest.raises(ShardError, match="'s0': there is no field 'lound'; it has labels, "):
         loader(described, ("lound",))  # before the first batch
@@ -284,14 +284,14 @@ def test_rows_around_frames_are_clamped_to_the_episode_and_marked(described, anc
 def test_times_that_no_frame_has_are_refused_before_training(described, tmp_path):
     with pytest.raises(ValueError, match=r"'action'\): 0\.05 in .* is not a multiple of 1/30 s.* are 1/30 and 2/30"):
         loader(described, (Field(name="action", delta_timestamps=(0, 0.05)),))
-    with pytest.raises(ValueError, match="action_is_pad stands there more than once"):
+    with pytest.raises(ValueError, match="action_is_pad is listed more than once"):
         loader(described, (Field(name="action", delta_timestamps=(0,)), "action_is_pad"))
     for wrong, message in (
-        ({"delta_timestamps": ()}, "pass seconds from a frame"),
-        ({"delta_timestamps": (float("nan"),)}, "pass seconds from a frame"),
-        ({"anchor": "last"}, "belongs to delta_timestamps"),
+        ({"delta_timestamps": ()}, "pass offsets from a frame in seconds"),
+        ({"delta_timestamps": (float("nan"),)}, "pass offsets from a frame in seconds"),
+        ({"anchor": "last"}, "anchor needs delta_timestamps"),
         ({"delta_timestamps": (0,), "anchor": "middle"}, "anchor must be"),
-        ({"delta_timestamps": (0,), "per_frame": False}, "rows that frames have"),
+        ({"delta_timestamps": (0,), "per_frame": False}, "delta_timestamps needs per_frame=True"),
     ):
         with pytest.raises(ValueError, match=message):
             Field(name="action", **wrong)
@@ -299,5 +299,5 @@ def test_times_that_no_frame_has_are_refused_before_training(described, tmp_path
     with pytest.raises(SampleError, match=r"track has the shape \(\d, 2\), but the video has 40 frames"):
         batch(described, Field(name="track", delta_timestamps=(0,)), max_bad_fraction=0.0)
     folder = write_split("image", tmp_path, MODALITIES["image"].samples)
-    with pytest.raises(ValueError, match="has delta_timestamps, and these samples have no frames"):
+    with pytest.raises(ValueError, match="has delta_timestamps, but these samples have no frames"):
         MODALITIES["image"].loader(folder, fields=(Field(name="json", delta_timestamps=(0,)),), device="cpu")

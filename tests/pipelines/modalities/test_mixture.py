@@ -47,8 +47,8 @@ TWO: list[dict[str, Any]] = [{"data": "a/train"}, {"data": "b/train"}]
 @pytest.mark.parametrize(
     ("sources", "said"),
     [
-        (TWO[:1], "two sources or more, got 1"),
-        ([TWO[0], TWO[0]], "two sources are called 'a/train'.*give each a name"),
+        (TWO[:1], "at least two sources, got 1"),
+        ([TWO[0], TWO[0]], "two sources are called 'a/train'.*choose a unique name for each"),
         ([TWO[0], TWO[1] | {"weight": "3"}], "sources.1.weight: expected int or float or Schedule or BySize"),
         ([TWO[0], TWO[1] | {"weights": 3}], "no field 'weights', did you mean 'weight'"),
         ([TWO[0], TWO[1] | {"weight": {"kind": "Linar"}}], "did you mean 'Linear'"),

@@ -165,8 +165,8 @@ def test_parts_of_a_mixture_are_of_one_phase(pictures: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"over_run": {"patch": by_steps((0, 8), (0.5, 16))}}, "'patch', which does not change over a run; expected"),
-        ({"over_run": {"size": by_steps((0, 16), (0.5, 40))}}, "size ends with 40, but size=48, the value at the end"),
+        ({"over_run": {"patch": by_steps((0, 8), (0.5, 16))}}, "'patch', which cannot change during a run; expected"),
+        ({"over_run": {"size": by_steps((0, 16), (0.5, 40))}}, "size ends at 40, but size=48 is the value at the end"),
         (
             {"over_run": {"size": masks.Linear(start=16, end=48)}},
             "is not piecewise constant; use steps such as masks.Piecewise",
@@ -176,7 +176,7 @@ def test_parts_of_a_mixture_are_of_one_phase(pictures: Path) -> None:
             {"over_run": {"size": by_steps((0, 16.5), (0.5, 48))}},
             "size must be",
         ),
-        ({"targets": "somewhere"}, "targets= are of samples of one size, and over_run changes it"),
+        ({"targets": "somewhere"}, "targets= needs samples of a fixed size, but over_run changes it"),
     ],
 )
 def test_what_cannot_change_so_is_refused(given: dict[str, Any], message: str) -> None:
@@ -186,7 +186,7 @@ def test_what_cannot_change_so_is_refused(given: dict[str, Any], message: str) -
 
 def test_what_makes_one_size_is_refused(pictures: Path) -> None:
     for given in ({"backend": "dali"}, {"output": "yuv"}, {"output": "tokens"}):
-        with pytest.raises(ValueError, match="over_run changes the size of batches, and backend="):
+        with pytest.raises(ValueError, match="over_run changes the size of batches, but backend="):
             replace(PHASED["video"][0], **given)
     with pytest.raises(ValueError, match="pass steps="):
         next(iter(opened(PHASED["image"][0], pictures, steps=None)))

@@ -139,8 +139,8 @@ def test_weights_that_do_not_fit(split, tmp_path):
     with pytest.raises(ShardError, match=r"weights='quality': the json of sample 'clip\d' has no such number"):
         loader_of(split, weights="quality")
     (tmp_path / "w.csv").write_text("key,weight\nnone,1\n")
-    with pytest.raises(ValueError, match="has the key 'none', which the split does not"):
+    with pytest.raises(ValueError, match="has the key 'none', which is not in the split"):
         loader_of(split, weights=tmp_path / "w.csv")
     (tmp_path / "w.csv").write_text("key,weight\nclip1,1\nclip2,1\nclip1,3\n")
-    with pytest.raises(ValueError, match="has the key 'clip1' in several lines; leave one of them"):
+    with pytest.raises(ValueError, match="has the key 'clip1' on several lines; keep only one of them"):
         loader_of(split, weights=tmp_path / "w.csv")

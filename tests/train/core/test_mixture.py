@@ -122,7 +122,7 @@ def test_what_cannot_be_mixed_is_refused(splits: tuple[Path, Path], tmp_path: Pa
     texts = write_split("text", tmp_path / "texts")
     with pytest.raises(ValueError, match=r"is for image, but .* holds text"):
         train("mae-tiny", DataMixture.of([one, texts]), new, **SETTINGS)
-    with pytest.raises(ValueError, match=r"caches data at URLs, and .*/a/split is local"):
+    with pytest.raises(ValueError, match=r"is only for data at URLs, but .*/a/split is local"):
         train("mae-tiny", mixture, new, **SETTINGS, cache=tmp_path / "cache")
     tokens = DataMixture(sources=mixture.sources, unit="tokens")
     with pytest.raises(ValueError, match="only packed rows count tokens"):

@@ -281,7 +281,7 @@ def test_counts_of_the_recipes():
     noisy = named_recipe("diffmavil-tiny")
     assert noisy.data.noise == NOISE
     assert (noisy.data.video_mask.ratio.at(0), noisy.data.video_mask.ratio.at(1)) == (0.9, 0.8)
-    with pytest.raises(ValueError, match="does not divide into tokens"):
+    with pytest.raises(ValueError, match="cannot be divided into tokens"):
         replace(tiny.data, seconds=1.01)
     with pytest.raises(ValueError, match="is not a positive multiple"):
         replace(tiny.data, clip=VideoClip(frames=1, stride=1, size=100))

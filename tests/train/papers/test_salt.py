@@ -97,14 +97,14 @@ def test_targets_of_another_teacher_or_of_none_are_refused(split, tmp_path):
     folder = targets_in(tmp_path / "targets", one, split)
     sums = [compute_weights_sum(path)[0] for path in (one, other)]
     with pytest.raises(
-        ValueError, match=f"were made by a model with the checksum {sums[0]}, and that of .* has {sums[1]}"
+        ValueError, match=f"were made by a model with the checksum {sums[0]}, but that of .* has {sums[1]}"
     ):
         recipe_of(other, f"data.targets={folder}")
-    with pytest.raises(ValueError, match=r"has none; name the model that made them"):
+    with pytest.raises(ValueError, match=r"has none; specify the model that made them"):
         recipe_of("null", f"data.targets={folder}")
     with pytest.raises(ValueError, match=r"VideoAutoencoderConfig does not read targets, got data.targets="):
         chosen_recipe("videomae-tiny", [f"data.targets={folder}"])
-    with pytest.raises(ValueError, match=r"of other clips and crops \(data.clip.stride"):
+    with pytest.raises(ValueError, match=r"for different clips and crops \(data.clip.stride"):
         recipe_of(one, f"data.targets={folder}", "clip.stride=3").loader(split, **LOADING)
 
 

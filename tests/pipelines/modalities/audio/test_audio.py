@@ -143,7 +143,7 @@ def test_features_of_librosa_are_its_own(split, feature, bins, patch):
 def test_features_of_librosa_refuse_what_it_cannot_do(split, monkeypatch):
     for wrong, says in [
         ({"feature": "mel"}, "feature must be"),
-        ({"feature": "cqt", "sample_rate": 8000}, "go beyond half of sample_rate=8000"),
+        ({"feature": "cqt", "sample_rate": 8000}, "exceed half of sample_rate=8000"),
         ({"feature": "chroma", "low_hz": 50.0}, "leave it out for 'chroma'"),
         ({"feature": "mfcc", "bins": 0}, "at least 1"),
     ]:

@@ -134,7 +134,7 @@ def test_one_of_several_sounds_is_named_in_each_split(tmp_path, splits):
     for options, says in (({}, "component="), ({"component": "left.flac", "noise": pairs}, "component=")):
         with pytest.raises(ValueError, match=rf"2 components are sound: left\.flac, right\.flac; name one with {says}"):
             loader(pairs, **options)
-    with pytest.raises(ValueError, match="names a sound of the split noise="):
+    with pytest.raises(ValueError, match="selects a sound from the split passed as noise="):
         loader(splits[0], noise_component="left.flac")
     named = loader(pairs, component="left.flac", noise=pairs, noise_component="right.flac")
     assert named.state_dict()["data"]["component"] == "left.flac"

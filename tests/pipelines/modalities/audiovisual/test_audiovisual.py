@@ -246,7 +246,7 @@ def test_roll_shifts_the_valid_frames_circularly_and_is_off_by_default(split):
 
 
 def test_illegal_settings_are_refused(split):
-    with pytest.raises(ValueError, match="does not divide into tokens"):
+    with pytest.raises(ValueError, match="cannot be divided into tokens"):
         opened(split, seconds=0.3)
     with pytest.raises(ValueError, match="views must be"):
         opened(split, views=0)

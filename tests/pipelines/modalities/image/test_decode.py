@@ -167,7 +167,7 @@ def test_flat_pictures_stay_as_they_are(level):
 def test_crops_beyond_the_image_are_refused():
     pixels, out = photo(64, 48), np.empty((16, 16, 3), np.uint8)
     for crop in ((0, 0, 65, 48), (0, 0, 64, 49), (-1, 0, 9, 9), (0, -1, 9, 9), (4, 4, 0, 8), (60, 40, 5, 8)):
-        with pytest.raises(ValueError, match="is not within an image of 64x48 pixels; cut it to the image"):
+        with pytest.raises(ValueError, match="is not within an image of 64x48 pixels; clip it to the image"):
             show(pixels, Crop(x=crop[0], y=crop[1], width=crop[2], height=crop[3]), 1, out)
 
 
@@ -181,7 +181,7 @@ def test_stored_pixels_are_refused_where_their_header_says_others(form):
             decode_image(wrong, 64, 48)
     with pytest.raises(DataError, match="has 64x48 pixels, not 48x64"):
         decode_image(data, 48, 64)
-    with pytest.raises(ImageError, match="is named as a JPEG but contains Netpbm"):
+    with pytest.raises(ImageError, match="has a JPEG name but contains Netpbm"):
         decode_image(data, 64, 48, 2)
 
 

@@ -186,7 +186,7 @@ def test_a_position_of_the_resize_before_is_refused(split):
     [
         ({"size": 30}, "an image of 30 px does not divide into patches of 8 px"),
         ({"views": 0}, "views must be"),
-        ({"mask": MotionGuided()}, "needs flow, and images have only frames"),
+        ({"mask": MotionGuided()}, "needs flow, but images have only frames"),
     ],
 )
 def test_illegal_settings_are_refused(split, settings, message):

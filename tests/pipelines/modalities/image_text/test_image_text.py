@@ -254,7 +254,7 @@ def test_segments_that_contradict_the_image_make_a_bad_sample(tmp_path):
         return [replace(one, members={**one.members, "segments.npy": wrong}) for one in samples]
 
     split = write_split("image-text", tmp_path, damaged)
-    with pytest.raises(Exception, match=r"holds uint8 \(1, 80, 12\), not a bit a pixel of 100x80"):
+    with pytest.raises(Exception, match=r"contains uint8 \(1, 80, 12\), not one bit per pixel of 100x80"):
         next(iter(opened(split, text=("phrase",), segments=True)))
     assert next(iter(opened(split, text=("phrase",)))).segment is None
 
@@ -272,7 +272,7 @@ def test_impossible_settings_are_refused(split):
         ValueError, match=r"no sample .* such a text; it has caption, question, answer, rationale, phrase"
     ):
         opened(split, text=("passage",))
-    with pytest.raises(ValueError, match=r"then=\('answer',\) is a second stage, which reads text and target"):
+    with pytest.raises(ValueError, match=r"then=\('answer',\) is a second stage, which needs text and target"):
         ImageTextData(target=("rationale",), then=("answer",))
     with pytest.raises(ValueError, match="picture=1: no sample has it; the highest number is 0"):
         opened(split, picture=1)

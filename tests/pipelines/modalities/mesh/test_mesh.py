@@ -193,7 +193,7 @@ def test_surfaces_have_their_normals_as_fields(tmp_path):
     assert batch.counts.all()
     torch.testing.assert_close(batch.state.norm(dim=1), torch.ones(len(batch.state)))
     assert verify(split, decode=True).problems == []
-    with pytest.raises(ValueError, match="holds surfaces"):
+    with pytest.raises(ValueError, match="contains surfaces"):
         opened(split, noise=MeshNoise())
 
 

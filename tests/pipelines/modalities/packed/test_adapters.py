@@ -124,9 +124,9 @@ def test_naflex_equals_timm() -> None:
 
 
 def test_what_a_model_cannot_take_is_refused() -> None:
-    with pytest.raises(ValueError, match="take pictures, and the batch has a sample of kind 'video'"):
+    with pytest.raises(ValueError, match="accept pictures, but the batch has a sample of kind 'video'"):
         siglip2(replace(packed(), kind=torch.tensor([0, VIDEO, 0])))
-    with pytest.raises(ValueError, match="take pictures and clips, and the batch has a sample of kind 'sound'"):
+    with pytest.raises(ValueError, match="accept pictures and clips, but the batch has a sample of kind 'sound'"):
         qwen_vl(replace(packed(), kind=torch.tensor([0, SOUND, 0])))
     with pytest.raises(ValueError, match="length=20: an image has 24 tokens; raise length"):
         siglip2(packed(), length=20)

@@ -148,8 +148,8 @@ def test_what_cannot_follow_energy_is_refused(clips: Path, tmp_path: Path) -> No
     for made, kind, sample in (("image", "images", picture_sample(tmp_path, 0)), ("audio", "sounds", sound_sample(9))):
         folder = tmp_path / made
         folder.mkdir()
-        with pytest.raises(ValueError, match=f"needs energy, and packed rows of {kind} have no cues"):
+        with pytest.raises(ValueError, match=f"needs energy, but packed rows of {kind} have no cues"):
             replace(DATA, sound=AudioClip(), statistics=(0.0, 1.0)).source(split_of(written(folder, made, [sample])))
     for mask in (masks.MotionGuided(), masks.Padded(mask=MASK), replace(MASK, first=masks.MotionGuided())):
-        with pytest.raises(ValueError, match=r"packed rows, but for masks.ByEnergy, have no cues"):
+        with pytest.raises(ValueError, match=r"packed rows, except with masks.ByEnergy, have no cues"):
             replace(DATA, mask=mask)

@@ -323,16 +323,16 @@ def test_kinds_are_named() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"clip": VideoClip(seconds=(0.1, 0.12), fps=8)}, "no clip of such a length has a whole number of tokens"),
-        ({"clip": VideoClip(frames=5)}, "clip.frames=5 is not a multiple of tubelet=2 of Native"),
-        ({"clip": VideoClip(seconds=(60, 90), fps=8)}, "most=200 of Native is less than the shortest clip needs.* 240"),
+        ({"clip": VideoClip(seconds=(0.1, 0.12), fps=8)}, "no clip length in this range is a multiple of tubelet"),
+        ({"clip": VideoClip(frames=5)}, "clip.frames=5 is not a multiple of tubelet=2 in Native"),
+        ({"clip": VideoClip(seconds=(60, 90), fps=8)}, "most=200 in Native is less than the shortest clip needs.* 240"),
         ({"clip": VideoClip(seconds=(3, 4), fps=8, short="error")}, "videos .* are shorter than the clip"),
         ({"clip": VideoClip(seconds=(9, 12), fps=8, short="skip")}, "short='skip' leaves none"),
         ({"row_tokens": 20}, r"row_tokens=20 is less than one sample needs: of 8 x 5 x 5 tokens 56 are visible"),
         ({"row_targets": 20}, "row_targets=20 is less than one sample needs"),
         ({"row_tokens": 100_000}, "row_tokens=100000: 33 samples do not fill one row"),
-        ({"mask": masks.Tube(ratio=masks.Uniform(scope="batch"))}, "for a whole batch: use a fixed ratio"),
-        ({"mask": masks.Tube(ratio=1.0)}, "hides all tokens of a video of 2 x 1 x 2; raise `least` of Native"),
+        ({"mask": masks.Tube(ratio=masks.Uniform(scope="batch"))}, "per batch; use a fixed ratio"),
+        ({"mask": masks.Tube(ratio=1.0)}, "hides all tokens of a video with 2 x 1 x 2 tokens; raise `least` in Native"),
         ({"component": "webm"}, "webm"),
     ],
 )
@@ -347,11 +347,11 @@ def test_impossible_clips_are_refused_before_training_starts(clips: Path, given:
     [
         ({"native": Native(patch=24)}, "patch=24 of Native: 128 bins are no whole patches"),
         ({"native": Native(patch=16, least=1, most=7)}, "the shortest sound has 8 tokens of 16 frames each; most=7"),
-        ({"sound": AudioClip(seconds=0.1)}, r"sound.seconds=0.1 \(10 frames\) must have room for it"),
+        ({"sound": AudioClip(seconds=0.1)}, r"sound.seconds=0.1 \(10 frames\) must leave room for it"),
         ({"sound": AudioClip(sample_rate=8000)}, "use the same rate for both"),
         ({"features": LogMel()}, "pass statistics="),
         ({"row_tokens": 10}, "row_tokens=10 is less than one sample needs: of 9 x 8 x 1 tokens"),
-        ({"mask": masks.Random(ratio=1.0)}, "hides all tokens of a sound of 2 x 8; raise `least` of Native"),
+        ({"mask": masks.Random(ratio=1.0)}, "hides all tokens of a sound with 2 x 8 tokens; raise `least` in Native"),
     ],
 )
 def test_impossible_sounds_are_refused_before_training_starts(
@@ -382,7 +382,7 @@ def test_other_splits_are_refused(clips: Path, tmp_path: Path) -> None:
     (tmp_path / "split").mkdir()
     other = written(tmp_path / "split", "text", [video_sample(tmp_path, 0)])
     with pytest.raises(
-        ShardError, match="holds text shards, and image or image-text or video or audio shards are read here"
+        ShardError, match="contains text shards, but this loader reads image or image-text or video or audio shards"
     ):
         opened(other, CLIPS)
 

@@ -165,7 +165,7 @@ def test_masks_of_pictures_that_fix_their_counts_can_be_packed(split: Path, name
     try:
         batch = next(iter(opened(split, mask=mask, native=replace(NATIVE, least=9), row_tokens=130, steps=9)))
     except ValueError as error:
-        refused = ("draws how many", "changes over the run", "hides all", "needs a plane")
+        refused = ("draws the number", "changes over the run", "hides all", "needs a plane")
         assert any(word in str(error) for word in refused)
         return
     assert batch.mask is not None
@@ -265,9 +265,9 @@ def test_samples_without_a_usable_picture_are_replaced(tmp_path: Path) -> None:
         ({"rows": 1000}, r"60 samples give \d+ rows of 64 visible tokens.* lower rows or row_tokens"),
         (
             {"mask": masks.Random(ratio=masks.Uniform(scope="batch"))},
-            "draws how many tokens are visible for a whole batch",
+            "draws the number of visible tokens per batch",
         ),
-        ({"mask": masks.Random(ratio=masks.MultiRatio())}, "for a whole batch: use a fixed ratio"),
+        ({"mask": masks.Random(ratio=masks.MultiRatio())}, "per batch; use a fixed ratio"),
         (
             {"mask": masks.Random(ratio=masks.Uniform()), "row_tokens": 50},
             "row_tokens=50 is less than one sample needs",
@@ -277,8 +277,8 @@ def test_samples_without_a_usable_picture_are_replaced(tmp_path: Path) -> None:
             "row_tokens=64 is less than",
         ),
         ({"native": replace(NATIVE, most=masks.Linear(start=64.0, end=2.0)), "steps": 9}, "got least=4, most="),
-        ({"mask": masks.Random(ratio=1.0)}, "hides all .* raise `least` of Native, or hide fewer"),
-        ({"mask": masks.MotionGuided()}, "needs flow, and packed rows, but for masks.ByEnergy, have no cues"),
+        ({"mask": masks.Random(ratio=1.0)}, "hides all .* raise `least` in Native, or hide fewer"),
+        ({"mask": masks.MotionGuided()}, "needs flow, but packed rows, except with masks.ByEnergy, have no cues"),
     ],
 )
 def test_impossible_settings_are_refused_before_training_starts(

@@ -354,7 +354,7 @@ def test_what_cannot_share_rows_is_refused(splits: tuple[Path, Path]) -> None:
         (source(large, mask=None), "mask: yes and no"),
         (source(large, balance=1), "balance: 8 and 1"),
         (source(replace(large, shuffle=False)), "shuffle=True"),
-        (mix([(one, 1), (one, 1)]), "of one split each"),
+        (mix([(one, 1), (one, 1)]), "with one split each"),
     ]:
         with pytest.raises(ValueError, match=says):
             mix([(one, 1), (other, 1)])

@@ -132,7 +132,7 @@ def test_views_share_the_text_and_differ_in_the_mask(split):
 
 
 def test_fields_of_one_document_a_row(split):
-    with pytest.raises(ValueError, match="so there are no fields"):
+    with pytest.raises(ValueError, match="so it cannot have fields"):
         opened(split, fields=("json",))
     assert opened(split, packing="row", fields=()).steps is None
 
@@ -236,7 +236,7 @@ def test_scores_are_known_by_their_contents(split, tmp_path):
     assert scores.to_dict(identity=True) == same.to_dict(identity=True)
     mask = masks.Padded(mask=masks.Replace(mask=masks.TopScores()))
     chosen = {"packing": "row", "windows": False, "mask": mask}
-    with pytest.raises(ValueError, match="no scores of sample"):
+    with pytest.raises(ValueError, match="no scores for sample"):
         list(opened(split, scores=scores, **chosen))
     with pytest.raises(ValueError, match="beginnings of samples"):
         TextData(packing="row", mask=mask, scores=scores)

@@ -167,7 +167,9 @@ def test_planes_become_the_pixels_of_each_camera(rig):
 
 def test_motion_vectors_of_cameras_of_other_rates_are_no_flow(rig):
     mask = masks.MotionGuided(ratio=0.5)
-    with pytest.raises(ValueError, match=r"follows frames of one stride, and cameras have other rates; use flow='dis'"):
+    with pytest.raises(
+        ValueError, match=r"needs frames at a constant stride, but cameras have different rates; use flow='dis'"
+    ):
         opened(rig, (LEFT, SLOW), mask=mask, flow="codec")
     split, _ = recorded(rig, "video")
     for cameras, kind in (((LEFT, SLOW), Dis), ((LEFT, RIGHT), Codec)):
@@ -196,14 +198,14 @@ def test_samples_that_lack_a_camera_are_left_out_before_training(samples, tmp_pa
         replace(samples[n], members={k: v for k, v in samples[n].members.items() if k != gone})
         for n, gone in enumerate((LEFT, RIGHT))
     ]
-    with pytest.raises(ValueError, match=r"no sample of .* has all of them \(1 lack left\.mp4, 1 lack right\.mp4\)"):
+    with pytest.raises(ValueError, match=r"no sample in .* has all of them \(1 lack left\.mp4, 1 lack right\.mp4\)"):
         opened(split_of(tmp_path / "apart", apart), (LEFT, RIGHT))
 
 
 def test_impossible_cameras_are_refused(rig):
-    with pytest.raises(ValueError, match="name each video once"):
+    with pytest.raises(ValueError, match="list each video once"):
         opened(rig, (LEFT, LEFT))
-    with pytest.raises(ValueError, match="name each video once"):
+    with pytest.raises(ValueError, match="list each video once"):
         opened(rig, ())
     with pytest.raises(ValueError, match="it decodes one video of a sample, and component="):
         opened(rig, (LEFT, RIGHT), backend="dali")

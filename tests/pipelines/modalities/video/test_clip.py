@@ -138,7 +138,7 @@ def test_what_clips_by_time_cannot_have(split):
     with pytest.raises(ValueError, match="seconds must be"):
         VideoClip(seconds=0)
     with pytest.raises(
-        ValueError, match=r"flow='codec' follows frames of one stride, but a clip has 8 frames a second"
+        ValueError, match=r"flow='codec' needs frames at a constant stride, but a clip has 8 frames a second"
     ):
         video_loader(split, clip=VideoClip(frames=4, size=32, fps=8), flow="codec", batch_size=2)
     clip = VideoClip(frames=4, size=32, fps=8)

@@ -213,9 +213,9 @@ def test_what_is_no_video_is_an_error_of_the_sample(media, tmp_path) -> None:
         decode(tmp_path / "none.mp4", key="k")
     with pytest.raises(ValueError, match="is not a file but a folder"):
         decode(tmp_path, key="k")
-    with pytest.raises(SampleError, match="has 50 frames, less than the clip"):
+    with pytest.raises(SampleError, match="has 50 frames, fewer than the clip"):
         ClipDecoder(VideoClip(frames=60, stride=1, size=32, short="skip"))(data, key="k")
-    with pytest.raises(ValueError, match="belong to loaders of splits"):
+    with pytest.raises(ValueError, match="work only with splits"):
         ClipDecoder(CLIP, output="yuv")
     with pytest.raises(ValueError, match="motion vectors are flow only in the profiles"):
         ClipDecoder(CLIP, flow="codec")

@@ -133,7 +133,7 @@ def test_a_cuda_device_gets_planes_and_the_log_says_why_not(h264, vp9, card, cap
 
 
 def test_mixtures_refuse_dali_by_name_and_options_that_went_away_are_refused(h264):
-    with pytest.raises(ValueError, match="backend='dali' serves loaders of one split, and no mixture"):
+    with pytest.raises(ValueError, match="backend='dali' works with a single split, not with a mixture"):
         mix([(VideoData(clip=CLIP, backend="dali").source(Split.open(h264, "video", device="cpu", threads=1)), 1)])
     with pytest.raises(TypeError, match=r"no parameter 'decoders': decoders are chosen by arithmetic"):
         video_loader(h264, decoders="decoders.json")
@@ -150,7 +150,7 @@ def test_ranks_that_choose_otherwise_are_told_so():
         for _ in range(2):
             check_agreement("PyAV", "one loader")
         check_agreement("DALI", "another loader")
-        with pytest.raises(ValueError, match="another rank decodes with PyAV and this one with DALI"):
+        with pytest.raises(ValueError, match="another rank decodes with PyAV but this one with DALI"):
             check_agreement("DALI", "one loader")
     finally:
         dist.destroy_process_group()

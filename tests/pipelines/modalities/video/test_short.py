@@ -118,9 +118,9 @@ def test_an_error_names_how_many_and_the_shortest_before_anything_is_read(
 def test_what_cannot_be_looped_is_refused(uneven: Path) -> None:
     with pytest.raises(ValueError, match=r"short must be.*did\ you\ mean\ 'loop'\?"):
         VideoClip(short="lop")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="goes back in time, and sounds do not; legal here are 'repeat', 'skip'"):
+    with pytest.raises(ValueError, match="goes back in time, but sounds cannot; expected 'repeat', 'skip'"):
         AudioVisualData(clip=VideoClip(short="loop"))
-    with pytest.raises(ValueError, match="goes back in time, and masks and fields of flow do not"):
+    with pytest.raises(ValueError, match="goes back in time, but masks and flow fields cannot"):
         loader(uneven, "loop", mask=masks.MotionGuided(ratio=0.5))
 
 

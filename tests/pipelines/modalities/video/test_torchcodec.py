@@ -194,12 +194,12 @@ def test_what_is_refused(h264, played, monkeypatch):
     refused = {
         "torchcodec decodes on CUDA devices; PyAV does on a CPU; use backend='cpu'": {"device": "cpu"},
         "flow=Dis.*needs single clips, and torchcodec decodes batches": {"device": CUDA, "flow": "dis"},
-        "makes planes, and output='rgb' asks for RGB": {"device": CUDA, "output": "rgb"},
+        "returns YUV planes, but output='rgb' asks for RGB": {"device": CUDA, "output": "rgb"},
     }
     for says, changes in refused.items():
         with pytest.raises(ValueError, match=says):
             video_loader(h264, **settings, **changes)
-    with pytest.raises(ValueError, match="backend='torchcodec' serves loaders of one split, and no mixture"):
+    with pytest.raises(ValueError, match="backend='torchcodec' works with a single split, not with a mixture"):
         VideoData(clip=CLIP, backend="torchcodec").source(Split.open(h264, "video", device="cpu", threads=1))
     monkeypatch.setattr(packing, "missing_torchcodec", lambda: "it needs torchcodec 0.17")
     with pytest.raises(ValueError, match=r"'torchcodec': it needs torchcodec 0\.17; use backend='cpu'"):
