@@ -31,9 +31,9 @@ def read_checksummed(data: bytes) -> Json:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"it is not valid JSON: {error}") from error
     if not isinstance(fields, dict):
-        raise ValueError(f"it holds a {type(fields).__name__} instead of an object")
+        raise ValueError(f"it contains a {type(fields).__name__} instead of an object")
     if CHECKSUM not in fields:
-        raise ValueError(f"it has no checksum {CHECKSUM}; an earlier release may have written it")
+        raise ValueError(f"it has no {CHECKSUM} checksum; an earlier release may have written it")
     written = fields.pop(CHECKSUM)
     try:
         found = _sum(fields)

@@ -54,7 +54,7 @@ def imported(name: str, what: str) -> Any:
         found: Any = import_module(module)
     except ImportError as error:
         raise UnimportableError(
-            f"the {what} {name!r} cannot be imported ({error}); put the folder of its package on PYTHONPATH"
+            f"the {what} {name!r} cannot be imported ({error}); add the folder of its package to PYTHONPATH"
         ) from error
     for part in attribute.split("."):
         if not hasattr(found, part):

@@ -17,6 +17,6 @@ def make_own_folder(folder: Path) -> Path:
         if status.st_uid in (0, os.geteuid()) and not status.st_mode & _OTHERS_MAY_WRITE:
             return own
     raise ValueError(
-        f"{own} belongs to user {status.st_uid} and has mode {status.st_mode & 0o7777:04o}: others could put files "
-        "there that this process would trust; remove it, or give another folder for the cache"
+        f"{own} belongs to user {status.st_uid} and has mode {status.st_mode & 0o7777:04o}: others could put "
+        "files there that this process would trust; remove it, or choose a different cache folder"
     )

@@ -82,8 +82,8 @@ class Process:
         """
         if LateMain.is_importing:
             raise MainModuleError(
-                "the main module starts worker processes while a worker process imports it; put this under "
-                '`if __name__ == "__main__":`'
+                "importing the main module in a worker process starts more workers; put this under `if "
+                '__name__ == "__main__":`'
             )
         with collect_passed() as files:
             data, self.names, modules = _pickle_object(self._order)
@@ -178,8 +178,8 @@ def _pickle_object(obj: object) -> tuple[bytes, tuple[str, ...], tuple[str, ...]
     names = tuple(pickler.names)
     if names and _main() is None:
         raise MainModuleError(
-            f"worker processes cannot import {', '.join(names)}, which a notebook, a script from stdin or a "
-            "__main__.py defines: put it into a module, or use workers=0"
+            f"worker processes cannot import {', '.join(names)}, defined in a notebook, a script from stdin "
+            "or a __main__.py: move it into a module, or use workers=0"
         )
     return file.getvalue(), names, tuple(pickler.modules)
 
@@ -249,7 +249,7 @@ class _Forked:
         self._lock = threading.Lock()
         pid = self._receive(_SERVER_START_S)
         if pid is None:
-            raise EOFError("it was killed, or forks no process")
+            raise EOFError("it was killed, or cannot fork processes")
         self.pid = pid
 
     def wait(self, timeout_s: float | None) -> int | None:

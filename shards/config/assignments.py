@@ -44,7 +44,7 @@ def with_set(config: ConfigT, assignments: Sequence[str], *, where: str = "") ->
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
         if not equals:
-            raise ValueError(f"{assignment!r} sets nothing; write path=value, such as mask.ratio=0.8")
+            raise ValueError(f"{assignment!r} is not an assignment; write path=value, such as mask.ratio=0.8")
         try:
             value = json.loads(text)
         except ValueError:

@@ -162,7 +162,7 @@ def known(kind: str, base: type[Config]) -> type[Config] | None:
     fit = [one for one in _KNOWN.values() if one.kind() == kind and issubclass(one, base)]
     if len(fit) > 1:
         raise ValueError(
-            f"several classes are named {kind}, in {', '.join(sorted(one.__module__ for one in fit))}; "
+            f"several classes have the name {kind}, in {', '.join(sorted(one.__module__ for one in fit))}; "
             "rename all but one"
         )
     return fit[0] if fit else None
@@ -176,7 +176,7 @@ def find_class(kind: str, base: type[Config], path: str) -> type[Config]:
         if isinstance(found, type) and issubclass(found, base):
             cls = found
         else:
-            raise ValueError(f"{_at(path)}{kind} is not a kind of {base.__name__}; name a subclass of {base.__name__}")
+            raise ValueError(f"{_at(path)}{kind} is not a kind of {base.__name__}; use a subclass of {base.__name__}")
     if cls is None:
         legal = [one.kind() for one in known_configs() if issubclass(one, base)]
         raise ValueError(
@@ -193,7 +193,9 @@ def _refuse_code(data: Any) -> None:
         one = left.pop()
         if isinstance(one, Mapping):
             if isinstance(kind := one.get(KIND), str) and ":" in kind:
-                raise ValueError(f"data name the kind {kind!r}; only your own commands and configs may name code")
+                raise ValueError(
+                    f"data refer to the kind {kind!r}; only your own commands and configs may refer to code"
+                )
             left += one.values()
         elif is_list(one):
             left += one
@@ -207,14 +209,15 @@ def _build_from_dict(base: type[Config], data: Any, path: str) -> Config:
         raise ValueError(f'{_at(path)}the object has no kind; add "kind" with the name of a {base.__name__}')
     kind = data.get(KIND, base.kind())
     if not isinstance(kind, str):
-        raise ValueError(f"{_at(path)}got the kind {kind!r}; a kind is a name")
+        raise ValueError(f"{_at(path)}got the kind {kind!r}; a kind must be a name")
     cls = base if kind == base.kind() else find_class(kind, base, path)
     if _is_abstract(cls):
-        raise ValueError(f"{_at(path)}{kind} is abstract; name one of its subclasses")
+        raise ValueError(f"{_at(path)}{kind} is abstract; use one of its subclasses")
     if (version := data.get(VERSION, 1)) != cls.version:
         raise ValueError(
-            f"{_at(path)}saved by version {version} of {kind}, here version {cls.version}: its defaults have changed, "
-            "so the saved settings now mean something different; use the version that saved them, or start over"
+            f"{_at(path)}saved by version {version} of {kind}, but this is version {cls.version}: its "
+            "defaults have changed, so the saved settings now mean something different; use the version that "
+            "saved them, or start over"
         )
     own = list_saved_fields(cls)
     names = [f.name for f in own]

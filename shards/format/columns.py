@@ -82,10 +82,10 @@ class ShardFacts:
     def from_json(cls, data: object) -> Self:
         """Return the facts in JSON. Raises ValueError for data that `to_json` does not write."""
         if not isinstance(data, dict) or not all(isinstance(data.get(name), kind) for name, kind in _TYPES.items()):
-            raise ValueError(f"a shard is described by {data!r}; it must have {', '.join(_TYPES)}")
+            raise ValueError(f"the shard entry {data!r} is invalid; it must have {', '.join(_TYPES)}")
         packets = data.get("packets_sha256")
         if not (packets is None or isinstance(packets, str)) or min(data["samples"], data["size_bytes"]) < 0:
-            raise ValueError(f"the shard {data['name']!r} has impossible facts: {data}")
+            raise ValueError(f"the shard {data['name']!r} has impossible values: {data}")
         written = data.get("written")
         if written is not None:
             name, sha256 = written
@@ -171,7 +171,7 @@ def build_part_table(shards: Sequence[ShardRecord]) -> pa.Table:
         found = sorted({member.kind for member in placed if member is not None})
         if len(found) > 1:
             raise ShardError(
-                f"component {name!r} has the kinds {', '.join(found)}; a component has one kind in all samples"
+                f"component {name!r} has the kinds {', '.join(found)}; it must have the same kind in all samples"
             )
         kinds[name] = found[0]
         columns |= {f"{name}.{word}": column for word, column in _select_component_columns(placed).items()}
@@ -252,7 +252,7 @@ class ColumnReader:
         self.kinds: dict[str, str] = json.loads(metadata.get(COMPONENTS_KEY, b"{}"))
         """The kind of each component."""
         if not all(isinstance(kind, str) for kind in self.kinds.values()):
-            raise ShardError(f"{path}: the kinds of components are {self.kinds}; each must be a text; {REMEDY}")
+            raise ShardError(f"{path}: the component kinds are {self.kinds}; each must be a string; {REMEDY}")
         self.shards = [ShardFacts.from_json(one) for one in json.loads(metadata.get(SHARDS_KEY, b"[]"))]
         """The shards of the part."""
         self._chosen: npt.NDArray[np.int64] | None = None
@@ -404,6 +404,8 @@ def _join_columns(arrays: Iterable[npt.NDArray[Any]], length: int, dtype: npt.DT
         joined[end : end + len(array)] = array
         end += len(array)
     if end != length:
-        raise ShardError(f"a column of a part of the manifest has {end} values, but it has {length} rows; {REMEDY}")
+        raise ShardError(
+            f"a column in a part of the manifest has {end} values, but the part has {length} rows; {REMEDY}"
+        )
     joined.flags.writeable = False
     return joined

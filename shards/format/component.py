@@ -141,7 +141,8 @@ def component_of(components: Mapping[str, Component], kinds: Sequence[str], want
         held = ", ".join(f"{name} ({component.kind})" for name, component in components.items()) or "nothing"
         if fitting:
             raise ValueError(
-                f"{len(fitting)} components are {of}: {listed}; name one with component= (--set component={fitting[0]})"
+                f"{len(fitting)} components are {of}: {listed}; choose one with component= (--set "
+                f"component={fitting[0]})"
             )
-        raise ValueError(f"no component is {of}; the split holds {held}")
+        raise ValueError(f"no component is {of}; the split contains {held}")
     return components[fitting[0]]

@@ -368,7 +368,7 @@ def _check_names(path: str, info: dict[str, Any]) -> None:
     for what in ("dataset", "split", "rejects"):
         if not is_file_name(info[what]):
             raise ShardError(
-                f"{path}: {what} is {info[what]!r}, but files are called so, so it is a name without /; {REMEDY}"
+                f"{path}: {what} is {info[what]!r}, but it is used in file names, so it must not contain a /; {REMEDY}"
             )
     if TOKENIZER in info and not ERASED_TOKENIZER.fullmatch(info[TOKENIZER]):
         raise ShardError(
@@ -378,8 +378,8 @@ def _check_names(path: str, info: dict[str, Any]) -> None:
         name = part["name"]
         if not PART.fullmatch(file_name(name)) or (name != file_name(name) and not is_elsewhere(name)):
             raise ShardError(
-                f"{path}: a part is named {name!r}; expected names such as 'manifest-000000.parquet', and in a merged "
-                f"split '../other/manifest-000000.parquet'; {REMEDY}"
+                f"{path}: a part has the name {name!r}; expected names such as 'manifest-000000.parquet', and "
+                f"in a merged split '../other/manifest-000000.parquet'; {REMEDY}"
             )
 
 
@@ -448,7 +448,7 @@ def _check_file(sizes: Sizes, shard: ShardRecord) -> None:
 
 def _check_keys(store: Store, writer: PartWriter) -> None:
     if twice := find_repeated_keys(writer.hashes, (_read_keys(store, part["name"], writer) for part in writer.parts)):
-        raise ShardError(f"{len(twice)} keys occur more than once in this split, such as {twice[0]!r}")
+        raise ShardError(f"{len(twice)} keys occur more than once in this split, for example {twice[0]!r}")
 
 
 def _read_keys(store: Store, name: str, writer: PartWriter) -> list[str]:

@@ -146,7 +146,7 @@ class IndexFile:
         end = size - _END_BYTES
         length = int.from_bytes(self._memory[end : end + 8], "little")
         if self._memory[end + 8 :] != _MAGIC or length > end:
-            raise ValueError("it has no whole header")
+            raise ValueError("its header is incomplete")
         self.header = read_checksummed(bytes(self._memory[end - length : end]))
         self._arrays: dict[str, tuple[int, str, int, str]] = self.header.pop("arrays")
 

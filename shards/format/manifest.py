@@ -75,7 +75,7 @@ class Texts:
         """Return the strings with the given numbers, int64 (n,). Raises IndexError if a number is out of range."""
         few = numbers.tolist()  # on a batch, Python's min and max are faster than numpy's
         if few and not 0 <= min(few) <= max(few) < len(self):
-            raise IndexError(f"texts are numbered 0 to {len(self) - 1}, got {min(few)} to {max(few)}")
+            raise IndexError(f"texts must be numbered 0 to {len(self) - 1}, got {min(few)} to {max(few)}")
         text = self.text.data
         edges = zip(self.start[numbers].tolist(), self.start[numbers + 1].tolist(), strict=True)
         return [str(text[begin:end], "utf-8") for begin, end in edges]
@@ -296,7 +296,9 @@ class Manifest:
         stored = self.label_names if self.stored_names is None else self.stored_names
         label: Int64s = self._index.array("label")
         if stored and int(label.max(initial=-1)) >= len(stored):
-            raise ShardError(f"{self} has the label {label.max()}, but dataset.json names {len(stored)}; {REMEDY}")
+            raise ShardError(
+                f"{self} has the label {label.max()}, but dataset.json lists only {len(stored)} names; {REMEDY}"
+            )
         numbers = np.arange(len(stored)) if stored else np.unique(label[label >= 0])
         own = stored or tuple(map(str, numbers.tolist()))
         places = {name: place for place, name in reversed([*enumerate(names)])}
@@ -308,8 +310,8 @@ class Manifest:
             if len(lacking):
                 unknown = sorted({own[n] for n in np.unique(at[lacking]).tolist()})
                 raise ValueError(
-                    f"{self} has {len(lacking)} samples of the classes {list_few(unknown, repr)}, which are none of "
-                    f"the {len(names)} classes {list_few(names, repr)}"
+                    f"{self} has {len(lacking)} samples with the classes {list_few(unknown, repr)}, which are "
+                    f"not among the {len(names)} classes {list_few(names, repr)}"
                 )
             label = found
         info = {**self.info, "label_names": [*names]}
@@ -345,8 +347,8 @@ class Manifest:
         """Local folder of the split, for readers that use no store. Raises ValueError if the split is not local."""
         if not isinstance(self.store, LocalStore):
             raise ValueError(
-                f"{self.location} is not one local folder; copy it to one (`maskstream append` copies a merged split's "
-                "shards) and give that"
+                f"{self.location} is not a single local folder; copy it to one (`maskstream append` copies a "
+                "merged split's shards) and use that"
             )
         return self.store.folder
 

@@ -100,7 +100,7 @@ class PartWriter:
         """Add the next shard. Raise ShardError if its name does not come after the previous one."""
         if shard.name <= self._last:
             raise ShardError(
-                f"the shard {shard.name!r} comes after {self._last!r}; pass each shard once, in the order of the names"
+                f"the shard {shard.name!r} comes after {self._last!r}; pass each shard once, in name order"
             )
         if self._shards and self._rows + len(shard.rows) > PART_SAMPLES:
             self._write()

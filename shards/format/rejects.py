@@ -116,7 +116,7 @@ def _read_numbers(store: Store, info: Mapping[str, Any], what: str) -> Int64s | 
         column = file.read([_COLUMN], use_threads=False).column(_COLUMN)
         samples: Int64s = column.to_numpy().astype(np.int64, casting="equiv")
         if np.diff(np.concatenate([[-1], samples, [count_part_samples(info)]])).min() < 1:
-            raise ShardError(f"{path} does not have the sorted numbers of samples of the split; {REMEDY}")
+            raise ShardError(f"{path} does not contain the sorted sample numbers of the split; {REMEDY}")
     samples.flags.writeable = False
     return samples
 

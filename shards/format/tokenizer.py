@@ -46,10 +46,10 @@ class TokenizerFacts(Config):
 
     def validate(self) -> None:
         if not 0 < self.vocabulary <= MAX_VOCABULARY:
-            raise ValueError(f"a vocabulary has 1 to {MAX_VOCABULARY} ids, got {self.vocabulary}")
+            raise ValueError(f"a vocabulary must have 1 to {MAX_VOCABULARY} ids, got {self.vocabulary}")
         for token in (self.pad, self.unknown, self.begin, self.end, self.mask):
             if token is not None and not 0 <= token < self.vocabulary:
-                raise ValueError(f"the id {token} of a special token is none of the {self.vocabulary}")
+                raise ValueError(f"the special token id {token} is not one of the {self.vocabulary} ids")
 
 
 def has_tokenizer(info: Mapping[str, Any]) -> bool:

@@ -155,7 +155,9 @@ class Unpacker:
         folder = get_folder_name(part)
         names = [f"{folder}/{one.name}" if folder and not is_url(one.name) else one.name for one in reader.shards]
         if twice := self._names.intersection(names):
-            raise ShardError(f"{reader.path} names the shard {min(twice)!r}, as an earlier part does; {REMEDY}")
+            raise ShardError(
+                f"{reader.path} lists the shard {min(twice)!r}, which an earlier part also lists; {REMEDY}"
+            )
         self._names.update(names)
         described = [
             json.dumps(replace(one, name=name).to_json()) for one, name in zip(reader.shards, names, strict=True)
@@ -222,7 +224,7 @@ class _Component:
                 legal = " or ".join(str(kind) for kind, _ in _TYPES)
                 raise ShardError(f"{reader.path}: column {column!r} is {found}, not {legal}; {REMEDY}")
             if self._types.setdefault(word, type_) != type_:
-                raise ShardError(f"{reader.path}: {column} has another type than in an earlier part; {REMEDY}")
+                raise ShardError(f"{reader.path}: {column} has a different type than in an earlier part; {REMEDY}")
             if type_ == "list":
                 if word not in self._lists:
                     self._lists[word] = _Ragged(self._new_file, np.int8)

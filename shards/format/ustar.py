@@ -113,7 +113,8 @@ def walk(reader: TarReader, *, foreign: bool = False) -> Iterator[tarfile.TarInf
         left = reader.size_bytes - reader.position
         if not 0 <= member.size <= left:
             raise ShardError(
-                f"the member {member.name!r} at byte {start} declares {member.size} bytes, but the file has {left} more"
+                f"the member {member.name!r} at byte {start} declares {member.size} bytes, but only {left} "
+                "bytes are left in the file"
             )
         if is_extension:
             extended |= _read_extension(member, reader)
@@ -128,7 +129,7 @@ def walk(reader: TarReader, *, foreign: bool = False) -> Iterator[tarfile.TarInf
 def _check_end(reader: TarReader, start: int) -> None:
     """Raise ShardError unless the block of zeros at `start` is followed by a second one and only zeros after it."""
     if reader.read(BLOCK_BYTES) != bytes(BLOCK_BYTES):
-        raise ShardError(f"the tar has one block of zeros at byte {start}; expected two at the end of an archive")
+        raise ShardError(f"the tar has a single block of zeros at byte {start}; expected two at the end of an archive")
     while data := reader.read(CHUNK_BYTES):
         if data.count(0) != len(data):
             raise ShardError(
@@ -140,8 +141,8 @@ def _check_end(reader: TarReader, start: int) -> None:
         )
     if reader.position - start > MAX_PADDING_BYTES:
         raise ShardError(
-            f"the tar is zero from byte {start} to its end at {reader.position}; more than {MAX_PADDING_BYTES} zeros "
-            "indicate an unfinished download"
+            f"the tar contains only zeros from byte {start} to its end at {reader.position}; more than "
+            f"{MAX_PADDING_BYTES} zeros indicate an unfinished download"
         )
 
 

@@ -62,7 +62,7 @@ def write_shard(path: Location, samples: Iterable[Sample], sha256: str | None = 
     """
     folder, name = split_folder_and_name(path)
     if PurePosixPath(name).suffix != ".tar":
-        raise ValueError(f"the path {str(path)!r} of a shard must end in .tar")
+        raise ValueError(f"the shard path {str(path)!r} must end in .tar")
     output = open_output(folder)
     rows: dict[str, Row] = {}
     with output.writing(name) as stream:
@@ -84,8 +84,8 @@ def write_shard(path: Location, samples: Iterable[Sample], sha256: str | None = 
             raise ShardError(f"{name}: there are no samples to write; a shard needs at least one")
         if sha256 not in (None, hashed.sha256.hexdigest()):
             raise ShardError(
-                f"{name}: encoding it again produced other bytes (sha256 {hashed.sha256.hexdigest()}) than the "
-                f"original ({sha256}), so it cannot be replaced; rewrite the split with --overwrite"
+                f"{name}: encoding it again produced different bytes (sha256 {hashed.sha256.hexdigest()}) "
+                f"from the original ({sha256}), so it cannot be replaced; rewrite the split with --overwrite"
             )
         index = format_idx((row.key, row.spans) for row in rows.values())
         output.publish(f"{PurePosixPath(name).stem}.idx", index.encode("ascii"))
@@ -115,8 +115,8 @@ def _check(shard: str, sample: Sample, rows: dict[str, Row]) -> None:
     for name, member in sample.members.items():
         if len(member.data) > MAX_MEMBER_BYTES:
             raise ShardError(
-                f"{shard}: component {name!r} of {sample.key!r} has {len(member.data)} bytes; a USTAR member has at "
-                f"most {MAX_MEMBER_BYTES}: split the source into windows"
+                f"{shard}: component {name!r} of {sample.key!r} has {len(member.data)} bytes, but the limit "
+                f"of a USTAR member is {MAX_MEMBER_BYTES}: split the source into windows"
             )
 
 

@@ -16,7 +16,7 @@ def read_depth(frame: VideoFrame) -> npt.NDArray[np.uint16]:
     Raises DataError for a frame of another format.
     """
     if frame.format.name != DEPTH_FORMAT:
-        raise DataError(f"has frames of {frame.format.name}; depth is {DEPTH_FORMAT}")
+        raise DataError(f"has frames in {frame.format.name}; depth must be {DEPTH_FORMAT}")
     plane = frame.planes[0]
     rows = np.frombuffer(memoryview(plane), "<u2").reshape(-1, plane.line_size // 2)
     return rows[: frame.height, : frame.width]

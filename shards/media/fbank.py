@@ -138,8 +138,8 @@ def compute_fbank_statistics(sums: dict[str, list[float]]) -> tuple[float, float
     values, total, squares = sums.get(SUMS, [0.0, 0.0, 0.0])
     if values < 1:
         raise ShardError(
-            "dataset.json of this split has no sums of its filterbank; pass statistics=(mean, deviation), or make the "
-            "shards again"
+            "dataset.json of this split has no filterbank sums; pass statistics=(mean, deviation), or write "
+            "the shards again"
         )
     mean = total / values
     return mean, max(squares / values - mean * mean, 1e-12) ** 0.5

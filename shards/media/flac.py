@@ -71,9 +71,13 @@ class FlacHeader:
             if not 1 <= value <= most:
                 raise FlacError(f"{name} is {value} in the manifest; expected 1 to {most}")
         if not len(sizes) or len(sizes) != -(-n_samples // block) or sizes.min() < 1 or sizes.max() > size_bytes:
-            raise FlacError(f"the manifest has {len(sizes)} frames of {block} samples, for {n_samples} samples")
+            raise FlacError(
+                f"the manifest lists {len(sizes)} frames of {block} samples, but {n_samples} samples in total"
+            )
         if begin + int(sizes.sum()) != size_bytes:
-            raise FlacError(f"the manifest has {begin + int(sizes.sum())} bytes of header and frames, not {size_bytes}")
+            raise FlacError(
+                f"the manifest lists {begin + int(sizes.sum())} bytes of header and frames, not {size_bytes}"
+            )
         starts = np.cumsum(sizes) - sizes
         points = np.stack([np.arange(len(sizes), dtype=np.int64) * block, starts + begin], axis=1)
         longest = max(min(block, n_samples), 16)
@@ -97,7 +101,7 @@ class FlacHeader:
         block = int(samples[1]) if len(samples) > 1 else self.n_samples
         longest = int.from_bytes(self.stream_info[2:4], "big")
         if block > longest or (np.diff(samples, append=self.n_samples)[:-1] != block).any():
-            raise FlacError(f"its seek table has {len(samples)} points, not one for every frame of {longest} samples")
+            raise FlacError(f"its seek table has {len(samples)} points, not one per frame of {longest} samples")
         facts: dict[str, int | float] = {
             "sample_rate": self.sample_rate,
             "channels": self.channels,

@@ -104,7 +104,9 @@ def bytes_of(source: bytes | bytearray | memoryview | BinaryIO) -> tuple[Bytes, 
     try:
         size_bytes = source.seek(0, os.SEEK_END)
     except (AttributeError, OSError, ValueError) as error:
-        raise ValueError(f"{source!r} cannot be read at any place ({error}); pass its bytes: source.read()") from error
+        raise ValueError(
+            f"{source!r} does not support random access ({error}); pass its bytes: source.read()"
+        ) from error
 
     def read(offset: int, size: int) -> bytes:
         source.seek(offset)
@@ -222,7 +224,7 @@ def _index_tables(trak: _Trak, read: Bytes, size_bytes: int) -> FoundVideo:
     track, size = _track(trak)
     packets, rate = _read_packets(trak)
     if (end := int((packets.start + packets.size).max())) > size_bytes:
-        raise DataError(f"is truncated: its packets end at byte {end}, and it has {size_bytes} bytes")
+        raise DataError(f"is truncated: its packets end at byte {end}, but it has {size_bytes} bytes")
     return _found(track, packets, rate, size, read)
 
 
@@ -339,7 +341,7 @@ def _found(track: Track, packets: Packets, rate: Fraction | None, size: tuple[in
     packets = replace(packets, pts=packets.pts - ticks[0], shown=shown)
     entries = candidates(packets, len(ticks))
     if not len(entries) or entries[0]:
-        raise DataError("its first keyframe begins no GOP that decodes by itself")
+        raise DataError("its first keyframe does not start a GOP that can be decoded on its own")
     fps = average_rate(ticks, Fraction(1, track.timescale), rate)
     index = index_of_packets(track.codec, packets, entries, fps, size)
     return FoundVideo(track=track, packets=packets, index=index, read=read)

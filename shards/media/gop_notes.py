@@ -62,13 +62,14 @@ def parse_starts(body: memoryview) -> dict[int, bool]:
     """By frame number, whether a scene begins before it. Raises Mp4Error for a payload of another form."""
     head = len(SCENES_ID) + _SCENES_HEAD.size
     if len(body) < head:
-        raise Mp4Error(f"the scenes of a GOP have {len(body)} bytes, less than the {head} of their header")
+        raise Mp4Error(f"the scenes of a GOP have {len(body)} bytes, less than the {head} bytes of their header")
     version, distance, frames, first = _SCENES_HEAD.unpack_from(body, len(SCENES_ID))
     bits = body[head:]
     if version != _SCENES_VERSION or distance != DISTANCE or len(bits) != -(-frames // 8):
         raise Mp4Error(
-            f"the scenes of a GOP have version {version}, distance {distance} and {len(bits)} bytes for {frames} "
-            f"frames; version {_SCENES_VERSION}, distance {DISTANCE} and {-(-frames // 8)} bytes are known"
+            f"the scenes of a GOP have version {version}, distance {distance} and {len(bits)} bytes for "
+            f"{frames} frames; version {_SCENES_VERSION}, distance {DISTANCE} and {-(-frames // 8)} bytes are "
+            "supported"
         )
     return {first + n * distance: bool(bits[n >> 3] >> (n & 7) & 1) for n in range(frames)}
 
@@ -179,7 +180,9 @@ def parse_energy(body: memoryview, grid: tuple[int, int]) -> dict[int, npt.NDArr
     except zlib.error as error:
         raise Mp4Error(f"the energy of a GOP is damaged ({error})") from error
     if len(codes) != frames * rows * columns:
-        raise Mp4Error(f"the energy of a GOP has {len(codes)} codes or more for {frames} frames of {rows} x {columns}")
+        raise Mp4Error(
+            f"the energy of a GOP has at least {len(codes)} codes, too many for {frames} frames of {rows} x {columns}"
+        )
     maps = np.frombuffer(codes, dtype=np.uint8).reshape(frames, rows, columns)
     return {first + n * distance: one for n, one in enumerate(maps)}
 

@@ -254,7 +254,7 @@ def _split_units(extradata: bytes) -> tuple[list[bytes], bytes]:
     except IndexError as error:
         raise UnknownSpsError("avcC ends early") from error
     if not units or at > len(extradata):
-        raise UnknownSpsError(f"avcC of {len(extradata)} bytes does not hold its parameter sets")
+        raise UnknownSpsError(f"avcC has {len(extradata)} bytes, too few for its parameter sets")
     return units, extradata[at:]
 
 
@@ -263,5 +263,5 @@ def _add_to_size(data: bytearray, payload: int, by: int) -> None:
     at = payload - 8
     size = struct.unpack_from(">I", data, at)[0]
     if size == 1 or size + by < 8:
-        raise Mp4Error(f"a box of the header has the size {size} at byte {at}; expected a 32-bit size")
+        raise Mp4Error(f"a header box at byte {at} has the size {size}; expected a 32-bit size")
     struct.pack_into(">I", data, at, size + by)

@@ -44,7 +44,7 @@ def check_image(data: bytes, width: int, height: int) -> None:
             "pgm": _read_netpbm_size,
         }[form](data)
     except (struct.error, IndexError) as error:
-        raise DataError(f"is truncated: the header of the {form} ends early") from error
+        raise DataError(f"is truncated: its {form} header ends early") from error
     if found != (width, height):
         raise DataError(f"has {found[0]}x{found[1]} pixels, not {width}x{height}")
 
@@ -99,7 +99,7 @@ def _read_netpbm_size(data: bytes) -> tuple[int, int]:
     """Return the size of a file that contains exactly one image of 8-bit values."""
     header = _NETPBM.match(data)
     if header is None:
-        raise DataError(f"is not a PPM or PGM file of 8 bits: it begins with {data[:24]!r}")
+        raise DataError(f"is not an 8-bit PPM or PGM file: it begins with {data[:24]!r}")
     width, height = int(header[1]), int(header[2])
     expected = header.end() + width * height * (3 if data[1:2] == b"6" else 1)
     if len(data) != expected:

@@ -78,7 +78,7 @@ def open_media(source: Path | bytes, container: str | None = None, **options: st
         if _is_text(_read_head(source)):
             raise MediaError("is a text file or a playlist, not media that FFmpeg can open") from error
         if isinstance(error, av.ArgumentError):
-            raise MediaError("is damaged, or of a format that is not read") from error
+            raise MediaError("is damaged, or has an unsupported format") from error
         raise
 
 

@@ -61,7 +61,7 @@ def read_mesh(data: bytes) -> dict[str, npt.NDArray[Any]]:
     if not len(nodes):
         raise MeshError("has no nodes")
     if cells.size and (cells.min() < 0 or cells.max() >= len(nodes)):
-        raise MeshError(f"its cells refer to the nodes {cells.min()} to {cells.max()}, but it has {len(nodes)}")
+        raise MeshError(f"its cells refer to nodes {cells.min()} to {cells.max()}, but it has {len(nodes)} nodes")
     if names is SIMULATION:
         kinds = arrays["node_type"]
         if kinds.dtype != np.int32 or kinds.shape != (len(nodes),):
@@ -79,19 +79,19 @@ def _arrays(data: bytes) -> dict[str, npt.NDArray[Any]]:
             for member in members:
                 if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
                     raise MeshError(
-                        f"{member.filename} is compressed ({member.compress_size} to {member.file_size} bytes); the "
-                        "format stores arrays as they are"
+                        f"{member.filename} is compressed ({member.compress_size} to {member.file_size} "
+                        "bytes); the format stores arrays uncompressed"
                     )
                 if member.flag_bits & 0x61:
                     raise MeshError(f"{member.filename} is encrypted")
             if sum(member.file_size for member in members) > len(data):
-                raise MeshError(f"declares arrays of more than its {len(data)} bytes")
+                raise MeshError(f"declares arrays larger than its {len(data)} bytes")
             names = {member.filename.removesuffix(".npy"): member for member in members}
             return {name: read_npy(file.read(member)) for name, member in names.items() if name in _NAMES}
     except MeshError:
         raise
     except _DAMAGED as error:
-        raise MeshError(f"is not an NPZ file of numbers ({error})") from error
+        raise MeshError(f"is not an NPZ file with numeric arrays ({error})") from error
 
 
 def find_step_span(first: int, count: int, n_nodes: int, channels: int) -> tuple[int, int]:

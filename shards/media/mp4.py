@@ -89,7 +89,7 @@ def boxes(data: memoryview, start: int, stop: int) -> Iterator[tuple[bytes, int,
     """(type, start, start of the payload, end) of each box in data[start:stop]. Raises Mp4Error if one does not fit."""
     while start < stop:
         if stop - start < 8:
-            raise Mp4Error(f"{stop - start} stray bytes where a box should start (byte {start})")
+            raise Mp4Error(f"found {stop - start} stray bytes where a box should start (byte {start})")
         size, kind = struct.unpack_from(">I4s", data, start)
         payload = start + 8
         # A size of 1 means that a 64-bit size follows. A size of 0, a box up to the end of the file, is not valid
@@ -112,7 +112,7 @@ def child(data: memoryview, span: Span, *path: bytes) -> Span:
                 span = (start, end)
                 break
         else:
-            raise Mp4Error(f"no box {name!r} in the header (looked for {b'/'.join(path)!r})")
+            raise Mp4Error(f"the header has no box {name!r} (looked for {b'/'.join(path)!r})")
     return span
 
 
@@ -189,19 +189,19 @@ def read_fragments(data: memoryview, track: Track, whole: int | None = None) -> 
                 # A run may claim billions of packets in a few bytes, if all have default sizes. The count is compared
                 # with the bytes that there are before arrays are made of it.
                 if (count := count + len(run[0])) > len(data) // _PACKET_BYTES:
-                    raise Mp4Error(f"{count} packets or more do not fit in {len(data)} bytes")
+                    raise Mp4Error(f"at least {count} packets do not fit in {len(data)} bytes")
     except (struct.error, IndexError) as error:
         raise Mp4Error(f"a fragment is truncated ({error})") from error
     if not any(run[0] for run in runs):
-        raise Mp4Error("no fragment (moof) with a packet in the bytes of the GOPs")
+        raise Mp4Error("the bytes of the GOPs contain no fragment (moof) with a packet")
     starts, sizes, pts, keyframe = (list(chain.from_iterable(column)) for column in zip(*runs, strict=True))
     if sum(sizes) > whole:
-        raise Mp4Error(f"the packets have {sum(sizes)} bytes, but there are {whole}")
+        raise Mp4Error(f"the packets have {sum(sizes)} bytes in total, but there are {whole}")
     first, end = min(starts), max(map(add, starts, sizes))
     if first < 0 or end > whole:
-        raise Mp4Error(f"packets reach from byte {first} to {end}, but there are {whole} bytes")
+        raise Mp4Error(f"packets extend from byte {first} to {end}, but there are only {whole} bytes")
     if max(pts) >= 1 << 63:
-        raise Mp4Error(f"a packet has the pts {max(pts)}, which does not fit int64")
+        raise Mp4Error(f"a packet has the pts {max(pts)}, which does not fit in int64")
     return Packets(
         start=np.array(starts, dtype=np.int64),
         size=np.array(sizes, dtype=np.int64),

@@ -63,7 +63,7 @@ def read_npy_header(npy: bytes | memoryview) -> NpyHeader:
     begin = 8 + width + int.from_bytes(start[8 : 8 + width], "little")
     found = _HEADER.fullmatch(npy[8 + width : begin]) if begin <= len(npy) else None
     if found is None:
-        raise NpyError("has no NPY header of numbers ({'descr': ..., 'fortran_order': ..., 'shape': ...})")
+        raise NpyError("has no NPY header for numbers ({'descr': ..., 'fortran_order': ..., 'shape': ...})")
     descr, fortran, axes = (part.decode() for part in found.groups())
     shape = tuple(int(length) for length in axes.split(",") if length.strip())
     try:
@@ -72,7 +72,7 @@ def read_npy_header(npy: bytes | memoryview) -> NpyHeader:
         raise NpyError(f"has the dtype {descr!r}, which does not exist") from error
     legal = dtype.kind in _NUMBERS and dtype.itemsize <= (16 if dtype.kind == "c" else 8)
     if not legal or len(shape) > _MAX_AXES or max(shape, default=0) > max(len(npy), _LONGEST_EMPTY):
-        raise NpyError(f"holds {dtype} {shape}; expected numbers of at most 64 bits with at most {_MAX_AXES} axes")
+        raise NpyError(f"contains {dtype} {shape}; expected numbers of at most 64 bits with at most {_MAX_AXES} axes")
     header = NpyHeader(version=start[6], dtype=dtype, shape=shape, fortran=fortran == "True", data_offset=begin)
     if begin + header.size_bytes != len(npy):
         raise NpyError(

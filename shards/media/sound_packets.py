@@ -44,7 +44,7 @@ def decoded(form: SoundForm, packets: Sequence[bytes]) -> Iterator[Floats]:
     channels: int | None = None
     for packet in packets:
         if form.codec == "flac" and has_more_frames(packet, _FLAC_FRAMES):
-            raise SoundTableError("has a packet of many FLAC frames, where one was indexed")
+            raise SoundTableError("has a packet with many FLAC frames, but only one was indexed")
         try:
             frames = decoder.decode(av.Packet(packet))
         except (av.FFmpegError, ValueError):

@@ -71,7 +71,7 @@ class VideoIndex:
 
     def __post_init__(self) -> None:
         if (self.table_offset is None) != (self.packets is None):
-            raise ValueError("table_offset and packets must be given together, or both be None for a fragmented MP4")
+            raise ValueError("table_offset and packets must be passed together, or both be None for a fragmented MP4")
 
     @classmethod
     def of(cls, facts: Mapping[str, int | float], words: Mapping[str, str], lists: Mapping[str, Int64s]) -> Self:
@@ -127,7 +127,8 @@ class VideoIndex:
         first, last = min(numbers), max(numbers)
         if first < 0 or last >= self.n_frames:
             raise ValueError(
-                f"frames {first} to {last} do not exist; the video has {self.n_frames} (0 to {self.n_frames - 1})"
+                f"frames {first} to {last} do not exist; the video has {self.n_frames} frames (0 to "
+                f"{self.n_frames - 1})"
             )
         start = int(self.first_frame.searchsorted(first, side="right")) - 1
         stop = int(self.first_frame.searchsorted(last, side="right"))
@@ -190,7 +191,7 @@ def encode_table(packets: Packets) -> bytes:
 def locate_records(video: VideoIndex, first: int, stop: int) -> tuple[int, int]:
     """Offset and size, in bytes, of the records of the GOPs [first, stop) of a foreign video in its packets file."""
     if video.table_offset is None or video.packets is None:
-        raise ValueError("the video is not foreign: the packets of a fragmented MP4 are in the member, not in a table")
+        raise ValueError("the video is not foreign: a fragmented MP4 stores its packets in the member, not in a table")
     before, count = int(video.packets[:first].sum()), int(video.packets[first:stop].sum())
     return video.table_offset + video.header_size + before * RECORD.itemsize, count * RECORD.itemsize
 

@@ -31,14 +31,15 @@ def check_form(which: str, member: Member) -> None:
     for name in (*member.facts, *member.words, *member.lists):
         if not _WORD.fullmatch(name) or name in PLACE:
             raise ValueError(
-                f"{which} has the column {name!r}; names consist of a-z, 0-9 and _, and {', '.join(PLACE)} are reserved"
+                f"{which} has the column {name!r}; names may contain only a-z, 0-9 and _, and "
+                f"{', '.join(PLACE)} are reserved"
             )
     for name, array in member.lists.items():
         if not isinstance(array, np.ndarray) or array.dtype != np.int64 or array.ndim != 1:
-            raise ValueError(f"list {name!r} of {which} must be an int64 array of one axis")
+            raise ValueError(f"list {name!r} of {which} must be a one-dimensional int64 array")
     for name, value in member.facts.items():
         if type(value) not in (int, float):
-            raise ValueError(f"fact {name!r} of {which} is {value!r}; a fact is an int or a float")
+            raise ValueError(f"fact {name!r} of {which} is {value!r}; a fact must be an int or a float")
     if (kind := KINDS.get(member.kind)) is None:
         return
     of_kind = {"fact": [*kind.facts], "word": [*kind.words], "list": [*kind.lists]}
@@ -52,4 +53,4 @@ def check_form(which: str, member: Member) -> None:
                 )
     for name, value in member.facts.items():
         if type(value) is not (wanted := kind.facts.get(name, float)):
-            raise ValueError(f"fact {name!r} of {which} is {value!r}; its type is {wanted.__name__}")
+            raise ValueError(f"fact {name!r} of {which} is {value!r}; its type must be {wanted.__name__}")

@@ -63,7 +63,7 @@ class BlockCache:
 
     def __init__(self, folder: str | Path, limit_bytes: int) -> None:
         if limit_bytes < LEAST_BYTES:
-            raise ValueError(f"a cache of {limit_bytes} bytes; expected {LEAST_BYTES} bytes or more")
+            raise ValueError(f"got a cache of {limit_bytes} bytes; expected at least {LEAST_BYTES} bytes")
         self.folder, self.limit_bytes = Path(folder), limit_bytes
         self._lock = threading.Lock()
         self._unseen = limit_bytes  # written since the last measurement; a new process measures before it writes
@@ -311,7 +311,7 @@ class CacheFilling:
                 store.read(*chunk)
                 del store
         except MaskstreamError as error:
-            log.warning("the cache is filled no further: %s", error)
+            log.warning("the cache is no longer being filled: %s", error)
         except RuntimeError:  # the interpreter exits, and the store's own threads accept no more work
             pass
         with self._lock:

@@ -134,6 +134,6 @@ def check_blocks(path: str | Path, begin: int, data: bytes, wanted: bytes) -> No
             "damaged, so these bytes cannot be checked; list all damage with `maskstream verify`"
         )
     raise StoreError(
-        f"{path}: bytes {at} to {min(at + BLOCK_BYTES, begin + len(data))} are not those that were written; list "
+        f"{path}: bytes {at} to {min(at + BLOCK_BYTES, begin + len(data))} differ from what was written; list "
         "all damage with `maskstream verify`"
     )

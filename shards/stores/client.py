@@ -116,8 +116,8 @@ def _client(scheme: str, bucket: str, folder: str, read_s: float, total_s: float
     global _started_in
     if _started_in not in (None, os.getpid()):
         raise OutageError(
-            f"{bucket} cannot be reached in a process that was forked after its parent had used a store; start "
-            "processes by 'spawn' or 'forkserver' (multiprocessing_context= of a DataLoader)"
+            f"{bucket} cannot be reached in a process that was forked after its parent had used a store; "
+            "start processes with 'spawn' or 'forkserver' (multiprocessing_context= of a DataLoader)"
         )
     _started_in = os.getpid()
     try:
@@ -163,19 +163,22 @@ def store_errors(where: str) -> Iterator[None]:
     except (FileNotFoundError, GenericError) as error:
         if any(code in str(error) for code in _NO_BUCKET):
             raise OutageError(
-                f"there is no bucket {parse_place(where).bucket!r} for {where}; create it, or specify another"
+                f"the bucket {parse_place(where).bucket!r} of {where} does not exist; create it, or choose a "
+                "different one"
             ) from None
         if isinstance(error, FileNotFoundError):
-            raise MissingFileError(f"there is no file {where}") from None
+            raise MissingFileError(f"{where} does not exist") from None
         if _MACHINE in str(error) and parse_place(where).scheme in _KEYS:
             raise OutageError(
-                f"there are no credentials for {where} ({say_why(error)}); {_KEYS[parse_place(where).scheme]}, or run "
-                "where the machine has an account for it; see `maskstream docs stores`"
+                f"no credentials were found for {where} ({say_why(error)}); "
+                f"{_KEYS[parse_place(where).scheme]}, or run where the machine has an account for it; see "
+                "`maskstream docs stores`"
             ) from None
         if _NO_LENGTH in str(error):
             raise OutageError(
-                f"{where} comes without its size (Content-Length), which is needed to detect truncated files; "
-                "configure the server to send files unchanged (no chunks, no compression), or copy them to a local disk"
+                f"{where} was sent without its size (Content-Length), which is needed to detect truncated "
+                "files; configure the server to send files unchanged (no chunks, no compression), or copy "
+                "them to a local disk"
             ) from None
         raise OutageError(f"{where} cannot be reached ({say_why(error)})") from None
     except (UnauthenticatedError, PermissionDeniedError) as error:
@@ -280,7 +283,7 @@ def _open_profile_client(bucket: str, prefix: str | None, options: ClientConfig,
         from obstore.auth.boto3 import Boto3CredentialProvider
     except ImportError as error:
         raise ValueError(
-            "the profiles of AWS_PROFILE and ~/.aws/credentials need boto3 (pip install boto3); or set "
+            "profiles from AWS_PROFILE and ~/.aws/credentials need boto3; run pip install boto3, or set "
             "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         ) from error
     return S3Store(

@@ -52,12 +52,14 @@ def joined(location: str, folder: str) -> str:
         try:
             place = parse_place(folder)
         except ValueError as error:
-            raise StoreError(f"{location} names a folder that is none: {error}") from error
+            raise StoreError(f"{location} refers to an invalid folder: {error}") from error
         if is_url(location) and parse_place(location)[:2] != place[:2]:
-            raise StoreError(f"{location} names {folder}, which is on a different server or bucket")
+            raise StoreError(f"{location} refers to {folder}, which is on a different server or bucket")
         return folder
     if not _RELATIVE.fullmatch(folder):
-        raise StoreError(f"{location} names the folder {folder!r}; expected paths that begin with ./ or ../, and URLs")
+        raise StoreError(
+            f"{location} refers to the folder {folder!r}; expected paths that begin with ./ or ../, and URLs"
+        )
     if not is_url(location):
         return str(Path(location) / folder)
     scheme, _, path = location.partition("://")
@@ -65,7 +67,7 @@ def joined(location: str, folder: str) -> str:
     found = posixpath.normpath(posixpath.join(inside or ".", folder))
     url = f"{scheme}://{server}" if found == "." else f"{scheme}://{server}/{found}"
     if found.startswith("..") or parse_place(url)[:2] != parse_place(location)[:2]:
-        raise StoreError(f"{location} names the folder {folder!r}, which is outside of its server or bucket")
+        raise StoreError(f"{location} refers to the folder {folder!r}, which is outside its server or bucket")
     return url
 
 
@@ -77,8 +79,8 @@ def seen_from(location: str | Path, target: str | Path) -> str:
         return _format_dotted(os.path.relpath(Path(target).resolve(), Path(location).resolve()))
     if not is_url(target) or parse_place(str(location))[:2] != parse_place(str(target))[:2]:
         raise ValueError(
-            f"{location} cannot refer to {target}: a split at a URL can only refer to folders of the same server or "
-            "bucket; choose a local folder for it, or one next to the others"
+            f"{location} cannot refer to {target}: a split at a URL can only refer to folders on the same "
+            "server or in the same bucket; choose a local folder for it, or one next to the others"
         )
     if parse_place(str(location)).scheme == "hf":
         return str(target).rstrip("/")

@@ -142,7 +142,7 @@ class LocalStore:
         try:
             return read_regular(path, most)
         except (FileNotFoundError, NotADirectoryError) as error:
-            raise MissingFileError(f"there is no file {path}") from error
+            raise MissingFileError(f"{path} does not exist") from error
         except (OSError, MemoryError) as error:
             raise make_error(path, error) from error
 

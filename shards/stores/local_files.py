@@ -70,7 +70,7 @@ def open_regular(path: Path, within: Path | None = None) -> int:
         _check_regular(path, os.stat(path))
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     except ValueError as error:
-        raise OSError(errno.EINVAL, "no file can have this name", repr(path)) from error
+        raise OSError(errno.EINVAL, "not a valid file name", repr(path)) from error
     try:
         _check_regular(path, os.fstat(descriptor))
     except OSError:
@@ -104,7 +104,7 @@ def _check_within(path: Path, folder: Path) -> None:
         return
     place = Path(os.path.normpath(path))
     if not place.is_relative_to(os.path.normpath(folder)):
-        raise OSError(errno.EXDEV, f"leads out of {folder} to {place}", str(path))
+        raise OSError(errno.EXDEV, f"leads outside {folder}, to {place}", str(path))
 
 
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
@@ -177,7 +177,7 @@ def _temporary(path: Path) -> Path:
     name = os.fsencode(path.name)
     if len(name) > _NAME_BYTES:
         raise StoreError(
-            f"{path.name[:40]}... is a name of {len(name)} bytes; a file has at most {_NAME_BYTES}, pass a shorter one"
+            f"the name {path.name[:40]}... has {len(name)} bytes; use a name of at most {_NAME_BYTES} bytes"
         )
     ending = f".{secrets.token_hex(4)}.tmp"
     return path.with_name(f".{os.fsdecode(name[: _NAME_BYTES - 1 - len(ending)])}{ending}")
@@ -192,7 +192,7 @@ def check_space_for(path: Path) -> Iterator[None]:
         if error.errno not in _FULL:
             raise
         raise StoreError(
-            f"no space to write {path} ({error.strerror}); free space and run the same command again"
+            f"not enough space to write {path} ({error.strerror}); free space and run the same command again"
         ) from error
 
 
@@ -325,7 +325,8 @@ def _open_locked(path: Path, how: int) -> int:
             holder = os.read(descriptor, 200).decode(errors="replace").strip() or "another process"
             os.close(descriptor)
             raise BusyError(
-                f"another run writes to {path.parent} ({holder}); wait for it, end it, or choose another output folder"
+                f"another run is writing to {path.parent} ({holder}); wait for it, stop it, or choose a "
+                "different output folder"
             ) from error
         except BaseException:
             os.close(descriptor)

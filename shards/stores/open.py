@@ -19,9 +19,11 @@ def open_store(location: str | Path, cache: BlockCache | None = None) -> Store:
         ValueError: The URL is not allowed; the message lists the allowed ones.
     """
     if not isinstance(location, str | Path):
-        raise ValueError(f"a split must be the path of a folder or a URL, got {location!r}; `mix` takes several splits")
+        raise ValueError(
+            f"a split must be the path of a folder or a URL, got {location!r}; use `mix` for several splits"
+        )
     if str(location).startswith("pipe:"):
-        raise ValueError(f"{str(location)!r} looks like a shell pipe; pass a folder or the URL of a folder")
+        raise ValueError(f"{str(location)!r} looks like a shell pipe; pass a folder or its URL")
     if not is_url(location):
         return LocalStore(location)
     from .read_ahead import ReadAhead

@@ -146,7 +146,7 @@ class LocalOutput:
         folder.
         """
         if not is_inside(name):
-            raise StoreError(f"{name!r} leads out of {self.folder}, and nothing is written or deleted there")
+            raise StoreError(f"{name!r} leads outside {self.folder}, where nothing may be written or deleted")
         return self.folder / name
 
     def _make_parent(self, name: str) -> None:

@@ -180,7 +180,9 @@ class RemoteFiles:
 
     def _open_listing_client(self) -> ObjectStore:
         if self._place.scheme in ("http", "hf"):
-            raise UnlistedError(f"{self.location}: a web server does not list files; dataset.json names a split's")
+            raise UnlistedError(
+                f"{self.location}: a web server cannot list files; those of a split are listed in its dataset.json"
+            )
         return self._open_asking_client()
 
     def where(self, name: str) -> str:
@@ -193,9 +195,9 @@ class RemoteFiles:
         key = posixpath.normpath(posixpath.join(folder, name))
         inside = key.startswith(f"{folder}/") if folder else not key.startswith("../")
         if name.startswith("/") or key.startswith("../") or not (inside or self.outside):
-            raise StoreError(f"{self.where(name)} leads out of {self.location}")
+            raise StoreError(f"{self.where(name)} leads outside {self.location}")
         if any(ord(character) < 32 or ord(character) == 127 for character in name) or not name.isprintable():
-            raise StoreError(f"{self.location}: no file can have the name {name!r}")
+            raise StoreError(f"{self.location}: {name!r} is not a valid file name")
         return key
 
 
@@ -270,8 +272,8 @@ def chunks(found: GetResult, key: str) -> Iterator[memoryview]:
         if waited_s >= clients.READ_S:
             if came < clients.LEAST_BYTES_S * waited_s:
                 raise SlowError(
-                    f"{came} bytes of {key} came in {waited_s:.0f} s; a server must send {clients.LEAST_BYTES_S} a "
-                    "second"
+                    f"{came} bytes of {key} arrived in {waited_s:.0f} s; a server must send at least "
+                    f"{clients.LEAST_BYTES_S} bytes per second"
                 )
             came, waited_s = 0, 0.0
         yield data
@@ -311,5 +313,5 @@ def _range(client: ObjectStore, key: str, start: int, end: int) -> bytes:
     first, last = found.range
     data = b"".join(chunks(found, key))
     if first != start or len(data) != last - first or last < min(end, found.meta["size"]):
-        raise IncompleteError(f"bytes {start} to {end} of {key} were requested, and {len(data)} bytes came")
+        raise IncompleteError(f"bytes {start} to {end} of {key} were requested, but {len(data)} bytes arrived")
     return data

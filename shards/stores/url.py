@@ -83,7 +83,7 @@ def parse_place(url: str) -> StorePlace:
     parts = urlsplit(url)
     if parts.scheme not in SCHEMES:
         legal = ", ".join(f"{scheme}://" for scheme in SCHEMES)
-        raise ValueError(f"{hide_password(url)}: expected local paths and URLs that begin with {legal}")
+        raise ValueError(f"{hide_password(url)}: expected a local path or a URL that begins with {legal}")
     if parts.username or parts.password or parts.query or parts.fragment:
         raise ValueError(
             f"{parts.scheme}://{parts.hostname}{parts.path}: user names, passwords, queries and fragments are not "
@@ -102,9 +102,7 @@ def parse_place(url: str) -> StorePlace:
 def _resolve_hub_url(url: str) -> StorePlace:
     found = _REPOSITORY.fullmatch(url.partition("://")[2].rstrip("/"))
     if not found:
-        raise ValueError(
-            f"{url}: expected hf://datasets/OWNER/NAME/FOLDER and hf://datasets/OWNER/NAME@REVISION/FOLDER"
-        )
+        raise ValueError(f"{url}: expected hf://datasets/OWNER/NAME/FOLDER or hf://datasets/OWNER/NAME@REVISION/FOLDER")
     owner, name, revision, folder = found.groups()
     hub = parse_place(os.environ.get("HF_ENDPOINT") or _HUB)
     path = f"datasets/{owner}/{name}/resolve/{quote(unquote(revision or 'main'), safe='')}"

@@ -80,5 +80,5 @@ def test_a_name_that_is_not_similar_is_looked_up_in_what_the_datasets_say(tmp_pa
     [("s3://b/k400", "AWS_ACCESS_KEY_ID"), ("gs://b/k400", "GOOGLE_APPLICATION_CREDENTIALS")],
 )
 def test_without_keys_the_message_says_which_to_export(url: str, key: str) -> None:
-    with pytest.raises(OutageError, match=rf"no credentials for {url} .*; export {key}"), store_errors(url):
+    with pytest.raises(OutageError, match=rf"no credentials were found for {url} .*; export {key}"), store_errors(url):
         raise GenericError("Generic error: PUT http://169.254.169.254/latest/api/token: timed out")

@@ -66,7 +66,7 @@ def test_names_of_other_loaders(split, name, said):
 
 @pytest.mark.parametrize("location", [None, 3, {"a": 1}])
 def test_a_split_is_a_path_or_a_url(location):
-    with pytest.raises(ValueError, match=r"a split must be the path of a folder or a URL, got .*`mix` takes several"):
+    with pytest.raises(ValueError, match=r"a split must be the path of a folder or a URL, got .*use `mix` for several"):
         video_loader(location)
 
 

@@ -168,7 +168,7 @@ def test_a_changed_bit_never_shows_as_another_sample(kind, tmp_path):
                     assert modality.rows(batch_of(sampler, Wanted.of([index]))) == before
                 except SampleError as error:
                     assert changed
-                    assert "are not those that were written" in str(error)
+                    assert "differ from what was written" in str(error)
                     told += 1
     assert told > 0
 

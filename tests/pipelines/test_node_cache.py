@@ -143,11 +143,12 @@ def test_an_error_ends_the_filling_with_a_warning(
     try:
         filling = CacheFilling(manifest.store, manifest.shard_names)
         assert filling.done.wait(WAIT_S)
-        with pytest.raises(StoreError, match="there is no file"):
+        with pytest.raises(StoreError, match="does not exist"):
             fill(manifest.store, manifest.shard_names, print)
     finally:
         server.answer = lambda request, body: body
-    assert "the cache is filled no further: there is no file" in caplog.text
+    assert "the cache is no longer being filled: " in caplog.text
+    assert "does not exist" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -108,5 +108,7 @@ def test_a_server_that_is_away(s3: str, split: Path, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("kind", ["s3", "azure"])
 def test_a_place_that_does_not_exist_is_named(kind: str, request: pytest.FixtureRequest) -> None:
     scheme = request.getfixturevalue(kind).partition("://")[0]
-    with pytest.raises(OutageError, match=r"there is no bucket 'nobucket' for .*; create it, or specify another$"):
+    with pytest.raises(
+        OutageError, match=r"the bucket 'nobucket' of .* does not exist; create it, or choose a different one$"
+    ):
         Manifest.load(f"{scheme}://nobucket/train")

@@ -65,4 +65,4 @@ def test_a_mask_of_a_script_from_stdin_is_refused_in_a_sentence(split, script):
     script.write_text(LOADER.format(own=OWN_MASK, guard=GUARD, mask=MINE))
     _, err, code = ran(script, split, stdin=True)
     assert code == 1
-    assert "cannot import Mine, which a notebook, a script from stdin" in err.splitlines()[-1]
+    assert "cannot import Mine, defined in a notebook, a script from stdin" in err.splitlines()[-1]

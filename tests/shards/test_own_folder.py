@@ -46,7 +46,9 @@ def test_a_folder_that_others_made_ready_is_refused(tmp_path: Path) -> None:
     tmp_path.chmod(0o777)
     (tmp_path / f"uid-{os.geteuid()}").mkdir()
     (tmp_path / f"uid-{os.geteuid()}").chmod(0o777)
-    with pytest.raises(ValueError, match=r"has mode 0777: others could put files there .* give another folder"):
+    with pytest.raises(
+        ValueError, match=r"has mode 0777: others could put files there .* choose a different cache folder"
+    ):
         make_own_folder(tmp_path)
 
 

@@ -158,7 +158,7 @@ MISTAKES = (
         "are video",
     ),
     ("preview shards/train --mask tubes", "'tubes' is not a mask", "allowed are none", "did you mean 'tube'?"),
-    ("preview shards/train --mask nomodule:Nix", "'nomodule:Nix'", "cannot be imported", "on PYTHONPATH"),
+    ("preview shards/train --mask nomodule:Nix", "'nomodule:Nix'", "cannot be imported", "to PYTHONPATH"),
     ("preview shards/train --mask ownmask:Nix", "ownmask has no 'Nix'", "the mask", "does not exist"),
     (
         "preview shards/train --mask ownmask:Loud",

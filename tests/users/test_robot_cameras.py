@@ -53,7 +53,7 @@ def test_frames_and_actions_of_both_cameras_are_of_the_same_steps(maskstream: Co
     assert seen == {(number, camera) for number in range(3) for camera in CAMERAS}
 
     maskstream("shards lerobot --root raw --out both --workers 1 --set cameras=together")
-    assert "name one with component= (--set component=top.mp4)" in maskstream("preview both/train", fails=True).text
+    assert "choose one with component= (--set component=top.mp4)" in maskstream("preview both/train", fails=True).text
     small = "--set clip.size=32 --set clip.frames=4 --set patch=8"
     cameras = "--component top.mp4 --component wrist.mp4"
     for command in ("preview", "flow"):

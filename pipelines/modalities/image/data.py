@@ -235,7 +235,7 @@ def find_held_image(manifest: Manifest, index: int, components: Sequence[str]) -
     """
     held = [one for one in map(manifest.component, components) if one.offset[index]]
     if len(held) != 1:
-        said = "has several of them; name one with component=" if held else "has no such component"
+        said = "has several of them; choose one with component=" if held else "has no such component"
         raise manifest.sample_error(index, " or ".join(components), f"the sample {said}")
     (component,) = held
     with manifest.reading(index, component.name):

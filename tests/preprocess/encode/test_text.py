@@ -184,7 +184,7 @@ def test_a_tokenizer_that_is_given_by_path(tmp_path):
     far["model"]["vocab"]["a"] = 3_000_000_000
     (tmp_path / "t.json").write_text(json.dumps(far))
     with pytest.raises(
-        ValueError, match=r"t\.json' cannot be used: a vocabulary has 1 to 2147483648 ids, got 3000000001"
+        ValueError, match=r"t\.json' cannot be used: a vocabulary must have 1 to 2147483648 ids, got 3000000001"
     ):
         TextEncoder(tokenizer=str(tmp_path / "t.json")).prepared({})
     with pytest.raises(ValueError, match="cannot be read"):

@@ -69,4 +69,4 @@ def test_sources_of_a_script_without_a_guard_are_refused_in_a_sentence(made):
 def test_sources_of_a_script_from_stdin_are_refused_in_a_sentence(made):
     out, err, code = made(OWN, GUARD, stdin=True)
     assert (out, code) == ("", 1)
-    assert "worker processes cannot import Mine, which a notebook, a script from stdin" in err.splitlines()[-1]
+    assert "worker processes cannot import Mine, defined in a notebook, a script from stdin" in err.splitlines()[-1]

@@ -128,21 +128,23 @@ def test_what_the_server_changes_is_found(server: WebServer, tmp_path: Path) -> 
     assert read[:3] == [whole[at : at + 100] for at in (700, 5000, 700)]
     assert store.read("a.sums", 0, 8) == read[3] == (tmp_path / "far/a.sums").read_bytes()[:8]
     server.answer = lambda request, body: bytes([body[0] ^ (1 << rng.randrange(8)), *body[1:]])
-    with pytest.raises(StoreError, match=r"http://.*/a\.tar: bytes 0 to 4096 are not those that were written"):
+    with pytest.raises(StoreError, match=r"http://.*/a\.tar: bytes 0 to 4096 differ from what was written"):
         store.read(name, 700, 100)
 
 
 def test_an_index_at_a_url_sends_no_requests_to_other_servers(
     double: S3Double, server: WebServer, tmp_path: Path
 ) -> None:
-    with pytest.raises(ValueError, match=f"names {server.url}, which is another server.*; pass another --out"):
+    with pytest.raises(
+        ValueError, match=f"refers to {server.url}, which is on a different server.*; pass another --out"
+    ):
         index_tars([f"{server.url}/a.tar"], f"s3://{BUCKET}/far", workers=0)
     index_tars([f"{server.url}/a.tar"], tmp_path / "far", workers=0)
     for path in (tmp_path / "far").rglob("*"):
         if path.is_file():
             double.objects[f"far/{path.relative_to(tmp_path / 'far').as_posix()}"] = path.read_bytes()
     server.requests.clear()
-    with pytest.raises(ShardError, match=f"s3://{BUCKET}/far names {server.url}, which is another server"):
+    with pytest.raises(ShardError, match=f"s3://{BUCKET}/far refers to {server.url}, which is on a different server"):
         Manifest.load(f"s3://{BUCKET}/far")
     assert not verify(f"s3://{BUCKET}/far").ok
     assert not server.requests
@@ -182,7 +184,7 @@ def test_what_cannot_be_indexed_is_refused(server: WebServer, raw: Path, tmp_pat
         index_tars([server.url], tmp_path)
     with pytest.raises(ValueError, match="pass a local folder as --out"):
         index_tars([raw / "a.tar"], f"s3://{BUCKET}/x")
-    with pytest.raises(OutageError, match=r"there is no file http://.*/none\.tar"):
+    with pytest.raises(OutageError, match=r"http://.*/none\.tar"):
         index_tars([f"{server.url}/none.tar"], tmp_path / "x", workers=0, pauses_s=())
     assert not (tmp_path / "x" / "dataset.json").exists()
     (tmp_path / "y").mkdir()

@@ -211,7 +211,7 @@ def test_the_index_may_lie_elsewhere_and_is_the_same_at_any_number_of_workers(ta
     data = bytearray(path.read_bytes())
     data[offset + size // 2] ^= 1
     path.write_bytes(data)
-    with pytest.raises(StoreError, match="are not those that were written"):
+    with pytest.raises(StoreError, match="differ from what was written"):
         manifest.store.read(name, offset, size)
 
 

@@ -196,7 +196,7 @@ def test_a_folder_that_another_run_writes_to_is_left_alone(raw, tmp_path):
     run(raw, tmp_path / "out")
     before = contents(tmp_path / "out")
     for out, overwrite in (("out", True), ("new", True), ("new", False)):
-        with sole_writer(tmp_path / out / "train"), pytest.raises(BusyError, match="another run writes to"):
+        with sole_writer(tmp_path / out / "train"), pytest.raises(BusyError, match="another run is writing to"):
             run(raw, tmp_path / out, samples_per_shard=5, overwrite=overwrite)
     assert contents(tmp_path / "out") == before
 

@@ -231,7 +231,7 @@ def tar_with(path, **facts):
         ({"type": tarfile.SYMTYPE, "linkname": "/etc/passwd"}, "is a link or no plain file"),
         ({"type": tarfile.LNKTYPE, "linkname": "b.mp4"}, "is a link or no plain file"),
         ({"type": tarfile.FIFOTYPE}, "is a link or no plain file"),
-        ({"size": 1 << 37}, "declares 137438953472 bytes, but the file has 10240 more"),
+        ({"size": 1 << 37}, "declares 137438953472 bytes, but only 10240 bytes are left in the file"),
         ({"size": 10**6}, "is damaged, or no archive"),
     ],
 )

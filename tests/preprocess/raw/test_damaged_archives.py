@@ -86,7 +86,7 @@ DAMAGE: dict[str, tuple[Callable[[bytes], bytes], int]] = {
     "cut in a header": (lambda data: data[: MIDDLE + 200], N // 2),
     "cut in a member": (lambda data: data[: MIDDLE + BLOCK + 10], N // 2),
     "cut before the end": (lambda data: data[:END], N),
-    "one block of zeros": (lambda data: data[: END + BLOCK], N),
+    "single block of zeros": (lambda data: data[: END + BLOCK], N),
     "joined": (lambda data: tar_of(dict([*FILES.items()][:5])) + tar_of(dict([*FILES.items()][5:])), N),
     "negative size": (negative, N - 1),
 }

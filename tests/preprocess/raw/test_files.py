@@ -224,7 +224,7 @@ def test_what_cannot_be_listed_is_refused(raw, server, tmp_path):
         run(server.url, tmp_path / "out")
     assert server.url in str(caught.value)
     assert "maskstream-raw" not in str(caught.value)
-    with pytest.raises(ValueError, match="expected local paths and URLs"):
+    with pytest.raises(ValueError, match="expected a local path or a URL"):
         run("ftp://host/raw", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

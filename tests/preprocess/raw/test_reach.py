@@ -217,7 +217,7 @@ def test_an_output_writes_and_deletes_below_its_folder(tmp_path: Path, name: str
         lambda: output.create(name, b"1"),
         lambda: output.remove([name]),
     ):
-        with pytest.raises(StoreError, match="leads out of"):
+        with pytest.raises(StoreError, match="leads outside"):
             act()
     assert (tmp_path / "x").read_text() == "precious"
     assert not is_inside(name)

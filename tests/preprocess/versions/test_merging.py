@@ -183,7 +183,7 @@ def test_what_does_not_fit_is_refused_with_what_differs(tmp_path: Path) -> None:
             merge(out, [one, other])
     with pytest.raises(ValueError, match="a merge needs at least two"):
         merge(out, [one])
-    with pytest.raises(ValueError, match="can only refer to folders of the same server or bucket"):
+    with pytest.raises(ValueError, match="can only refer to folders on the same server or in the same bucket"):
         merge("s3://bucket/all", [one, written(tmp_path / "z", 900)])
     assert not out.exists()
 
@@ -212,11 +212,11 @@ def test_forged_names_lead_nowhere(tmp_path: Path) -> None:
         renew_checksum(out, parts=[part, info["parts"][1]], files=files)
         with pytest.raises(ShardError):
             Manifest.load(out)
-    with pytest.raises(StoreError, match="another server or bucket"):
+    with pytest.raises(StoreError, match="a different server or bucket"):
         joined("https://a.example/x", "https://b.example/y")
-    with pytest.raises(StoreError, match="outside of its server or bucket"):
+    with pytest.raises(StoreError, match="outside its server or bucket"):
         joined("s3://bucket/x", "../../y")
-    with pytest.raises(StoreError, match="outside of its server or bucket"):
+    with pytest.raises(StoreError, match="outside its server or bucket"):
         joined("hf://datasets/a/b/x", "../../c")
 
 

@@ -273,7 +273,7 @@ def descriptors() -> Iterator[None]:
 
 def test_what_is_no_index_keeps_no_descriptor(tmp_path: Path, descriptors: None) -> None:
     (tmp_path / "x").write_bytes(b"no index at all, but long enough")
-    with pytest.raises(ValueError, match="no whole header"):
+    with pytest.raises(ValueError, match="header is incomplete"):
         IndexFile.at(tmp_path / "x")
 
 

@@ -125,7 +125,7 @@ def test_a_split_without_video_says_so(tmp_path: Path) -> None:
     )
     finish_split(tmp_path, AUDIO, [record], [])
     manifest = Manifest.load(tmp_path)
-    with pytest.raises(ValueError, match=r"no component is video; the split holds flac \(bytes\)"):
+    with pytest.raises(ValueError, match=r"no component is video; the split contains flac \(bytes\)"):
         manifest.video(0)
     with pytest.raises(ValueError, match=r"has no component 'mp4'; its components are flac"):
         manifest.component("mp4")
@@ -334,10 +334,10 @@ def test_forged_shards_are_refused(split: Path) -> None:
         (lambda shards: [*shards[:2], shards[2] | {"name": "x.tar"}], "lists 1 shards that it does not describe"),
         (lambda shards: [shard | {"size_bytes": 9000} for shard in shards], "which has 9000 bytes"),
         (lambda shards: [shard | {"size_bytes": 1 << 70} for shard in shards], "OverflowError"),
-        (lambda shards: [shard | {"size_bytes": -1} for shard in shards], "has impossible facts"),
+        (lambda shards: [shard | {"size_bytes": -1} for shard in shards], "has impossible values"),
         (lambda shards: [shard | {"samples": 4} for shard in shards], "do not match the order and sizes"),
         (lambda shards: [shards[1], shards[0], shards[2]], "do not match the order and sizes"),
-        (lambda shards: [1, 2, 3], "a shard is described by 1"),
+        (lambda shards: [1, 2, 3], "the shard entry 1 is invalid"),
     ):
         changed_shards(split, change)
         refused(split, match)
@@ -357,7 +357,7 @@ def test_part_names_stay_in_the_folder(split: Path, name: str) -> None:
     renew_checksum(
         split, parts=[info["parts"][0] | {"name": name}], files=info["files"] | {name: info["files"]["rejects.parquet"]}
     )
-    refused(split, "a part is named")
+    refused(split, "a part has the name")
 
 
 def test_shards_may_be_links_to_other_places(split: Path, tmp_path_factory: pytest.TempPathFactory) -> None:

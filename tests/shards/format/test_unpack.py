@@ -113,7 +113,7 @@ def test_contradictions_between_parts_are_refused(tmp_path: Path, monkeypatch: p
     other = Member(kind="text", data=b"x")
     with pytest.raises(ShardError, match="component 'x' is text, but own in an earlier part"):
         written(tmp_path / "kinds", [{"a": {"x": described()}}, {"b": {"x": other}}])
-    with pytest.raises(ShardError, match=r"x\.n has another type than in an earlier part"):
+    with pytest.raises(ShardError, match=r"x\.n has a different type than in an earlier part"):
         written(tmp_path / "types", [{"a": {"x": described(n=1)}}, {"b": {"x": described(n="word")}}])
 
 

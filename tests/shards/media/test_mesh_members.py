@@ -60,7 +60,7 @@ def test_members_that_overlap_are_refused() -> None:
     entry, end = one[begin:-22], bytearray(one[-22:])
     end[8:12] = (9).to_bytes(2, "little") * 2
     end[12:16] = (9 * len(entry)).to_bytes(4, "little")
-    with pytest.raises(MeshError, match="declares arrays of more than"):
+    with pytest.raises(MeshError, match="declares arrays larger than"):
         read_mesh(one[:begin] + 9 * entry + end)
 
 

@@ -190,5 +190,5 @@ def test_a_folder_that_cannot_be_made_only_warns(tmp_path: Path, caplog: pytest.
 
 
 def test_a_limit_that_holds_nothing_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="a cache of 5 bytes; expected 1048576 bytes or more"):
+    with pytest.raises(ValueError, match="got a cache of 5 bytes; expected at least 1048576 bytes"):
         BlockCache(tmp_path, 5)

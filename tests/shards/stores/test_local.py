@@ -52,7 +52,7 @@ def test_names_are_paths_from_the_folder(tmp_path: Path) -> None:
     for other in (inside, pickle.loads(pickle.dumps(inside))):
         assert other.size("deep/a.tar") == len("split/deep/a.tar")
         for name in ("../outside.tar", str(tmp_path / "outside.tar"), "deep/../../outside.tar"):
-            with pytest.raises(StoreError, match=r"cannot be opened .leads out of .*split to .*/outside\.tar"):
+            with pytest.raises(StoreError, match=r"cannot be opened .leads outside .*split, to .*/outside\.tar"):
                 other.size(name)
     assert store.read_many([Range("../outside.tar", 3, 4), Range("b.tar", 0, 5)]) == [b"side", b"split"]
     with pytest.raises(StoreError, match=r"c\.tar cannot be opened"):
@@ -115,7 +115,7 @@ def test_bytes_that_a_file_does_not_have_take_no_memory(offset: int, size: int, 
 
 def test_names_that_no_file_can_have_are_refused(tmp_path: Path) -> None:
     for name in ("a\0.tar", "\ud800.tar"):
-        with pytest.raises(StoreError, match="no file can have this name"):
+        with pytest.raises(StoreError, match="not a valid file name"):
             LocalStore(tmp_path).size(name)
 
 

@@ -103,7 +103,7 @@ def test_a_profile_needs_boto3(how: str, tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "keys").write_text("[default]")
     monkeypatch.setenv(how, str(tmp_path / "keys"))
     monkeypatch.setitem(sys.modules, "boto3", None)
-    with pytest.raises(ValueError, match=r"AWS_PROFILE and ~/.aws/credentials need boto3 \(pip install boto3\)"):
+    with pytest.raises(ValueError, match=r"AWS_PROFILE and ~/.aws/credentials need boto3; run pip install boto3"):
         open_store("s3://bucket/x").size("a")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a key comes before a profile")
     assert not client._has_profile()

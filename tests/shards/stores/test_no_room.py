@@ -21,7 +21,7 @@ def test_a_full_disk_is_an_error_that_names_the_file_and_leaves_nothing(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(StoreError, match=r"no space to write .*a.tar \(No space left on device\)"):
+    with pytest.raises(StoreError, match=r"not enough space to write .*a.tar \(No space left on device\)"):
         publish(tmp_path / "a.tar", b"data")
     assert list(tmp_path.iterdir()) == []
 
@@ -33,7 +33,7 @@ def test_a_full_disk_is_an_error_that_names_the_lock(tmp_path: Path, monkeypatch
     monkeypatch.setattr(local_files, "this_run", full)
     with (
         pytest.raises(
-            StoreError, match=r"no space to write .*\.writing \(No space left on device\); free space and run"
+            StoreError, match=r"not enough space to write .*\.writing \(No space left on device\); free space and run"
         ),
         sole_writer(tmp_path),
     ):
@@ -56,7 +56,7 @@ def test_a_file_has_any_name_that_a_folder_holds_and_a_longer_one_is_refused(
     longest = "\u00e9" * 127 + "a"
     write(tmp_path / longest, b"data")
     assert [path.name for path in tmp_path.iterdir()] == [longest]
-    with pytest.raises(StoreError, match=r"is a name of 256 bytes; a file has at most 255"):
+    with pytest.raises(StoreError, match=r"has 256 bytes; use a name of at most 255"):
         write(tmp_path / f"{longest}b", b"data")
     assert len(list(tmp_path.iterdir())) == 1
 

@@ -134,7 +134,7 @@ def test_a_full_disk_keeps_the_older_checkpoint_and_leaves_nothing_else(trained,
     with monkeypatch.context() as patch:
         patch.setattr("maskstream.shards.stores.local_files.os.fsync", full)
         if full_at < 7:
-            with pytest.raises(StoreError, match="no space to write"):
+            with pytest.raises(StoreError, match="not enough space to write"):
                 save_checkpoint(tmp_path, *trained, position(4))
         else:
             save_checkpoint(tmp_path, *trained, position(4))

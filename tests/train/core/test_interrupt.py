@@ -96,7 +96,9 @@ def test_a_full_disk_while_saving_keeps_the_older_checkpoint(run, tmp_path, monk
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
         patch.setattr(checkpoint_write, "save", full)
-        with pytest.raises(StoreError, match=r"no space to write .*step-00000005 .*free space and run the same"):
+        with pytest.raises(
+            StoreError, match=r"not enough space to write .*step-00000005 .*free space and run the same"
+        ):
             run()
     assert [path.name for path in (tmp_path / "run/checkpoints").iterdir()] == ["step-00000003"]
     assert run().step == 5

@@ -130,7 +130,7 @@ def test_a_full_disk_is_an_error_that_leaves_whole_lines(tmp_path, monkeypatch):
             return write(bytes(data)[:size])
 
         monkeypatch.setattr(log, "_file", SimpleNamespace(write=full, close=log._file.close, fileno=log._file.fileno))
-        with pytest.raises(StoreError, match=r"no space to write .*metrics.jsonl"):
+        with pytest.raises(StoreError, match=r"not enough space to write .*metrics.jsonl"):
             log.write(metrics(2))
         assert log.logged() == FileSum.of(path.read_bytes())
     assert read_metrics(path) == [metrics(1)]

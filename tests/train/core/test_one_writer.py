@@ -62,7 +62,7 @@ def test_all_ranks_of_a_second_training_end_at_once(eleven, tmp_path):
             command, capture_output=True, text=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"}
         )
     assert ended.returncode != 0
-    assert f"BusyError: another run writes to {tmp_path} (process {os.getpid()}" in ended.stderr
+    assert f"BusyError: another run is writing to {tmp_path} (process {os.getpid()}" in ended.stderr
     assert "rank 1 stops because another rank failed" in ended.stderr
 
 

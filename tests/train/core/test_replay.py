@@ -247,7 +247,7 @@ def test_parts_of_ones_own_that_are_not_here_are_named_with_what_to_do(run: Path
     about = json.loads(path.read_text())
     about["recipe"]["data"]["mask"] = {"kind": "ownparts.masks:Checkers"}
     path.write_text(json.dumps(about))
-    with pytest.raises(ValueError, match=r"\(No module named 'ownparts'\); put the folder of .* on PYTHONPATH$"):
+    with pytest.raises(ValueError, match=r"\(No module named 'ownparts'\); add the folder of .* to PYTHONPATH$"):
         replay(run, 1)
 
 

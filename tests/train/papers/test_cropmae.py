@@ -100,7 +100,7 @@ def test_data_of_one_view_or_other_clips_are_refused(recipe):
         CropPairConfig(width=30)
     with pytest.raises(ValueError, match="norm must be 'pre' or 'post'"):
         CropPairConfig(norm="both")
-    with pytest.raises(ValueError, match="saved by version 1 of FramePairConfig, here version 2"):
+    with pytest.raises(ValueError, match="saved by version 1 of FramePairConfig, but this is version 2"):
         FramePairConfig.from_dict({"kind": "FramePairConfig"})
 
 

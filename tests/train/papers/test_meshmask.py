@@ -268,7 +268,7 @@ def test_a_rollout_of_one_who_knows_the_changes_is_the_truth(data):
 def test_a_rollout_of_one_of_several_meshes(tmp_path):
     made = {"left.npz": simulation(0), "right.npz": simulation(1, rows=3, columns=4, steps=8)}
     write_pairs(tmp_path, *made.values())
-    with pytest.raises(ValueError, match="name one with component="):
+    with pytest.raises(ValueError, match="choose one with component="):
         Trajectories.open(tmp_path)
     for name, each in made.items():
         trajectories = Trajectories.open(tmp_path, 1, component=name)

@@ -132,7 +132,9 @@ def test_one_of_several_sounds_is_named_in_each_split(tmp_path, splits):
         samples.append(Sample(key=f"s{i}", members=members, source=f"{i}", sums=left.sums))
     pairs = finished(tmp_path / "pairs", samples)
     for options, says in (({}, "component="), ({"component": "left.flac", "noise": pairs}, "component=")):
-        with pytest.raises(ValueError, match=rf"2 components are sound: left\.flac, right\.flac; name one with {says}"):
+        with pytest.raises(
+            ValueError, match=rf"2 components are sound: left\.flac, right\.flac; choose one with {says}"
+        ):
             loader(pairs, **options)
     with pytest.raises(ValueError, match="selects a sound from the split passed as noise="):
         loader(splits[0], noise_component="left.flac")

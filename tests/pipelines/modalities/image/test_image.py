@@ -121,7 +121,7 @@ def test_pixel_values_are_normalised_as_imagenet_is(split):
 def test_one_of_several_images_must_be_named(tmp_path):
     pair = {"left.jpg": member(photo(64, 64, 0), "jpg"), "right.png": member(photo(64, 64, 1), "png")}
     split = write(tmp_path / "split", [pair] * 3)
-    with pytest.raises(ValueError, match=r"2 components are image: left\.jpg, right\.png; name one with component="):
+    with pytest.raises(ValueError, match=r"2 components are image: left\.jpg, right\.png; choose one with component="):
         batch_of(split)
     left, right = batch_of(split, component="left.jpg"), batch_of(split, component="right.png")
     assert np.abs(left.image[0].numpy().astype(int) - right.image[0].numpy()).mean() > 5
@@ -133,7 +133,7 @@ def test_a_sample_with_two_images_is_a_bad_one_where_the_others_have_one(tmp_pat
     one = {"png": member(photo(64, 64, 0), "png")}
     split = write(tmp_path / "split", [one, one, {**one, "webp": member(photo(64, 64, 1), "webp")}])
     assert set(batch_of(split, max_bad_fraction=1.0).key) == {"s0", "s1"}
-    assert "the sample has several of them; name one with component=" in caplog.text
+    assert "the sample has several of them; choose one with component=" in caplog.text
 
 
 @pytest.mark.parametrize("code", [errno.EIO, errno.EMFILE, errno.ENOMEM])

@@ -56,7 +56,7 @@ def parts(batch):
 def test_one_of_several_meshes_is_named_and_its_fields_go_with_it(tmp_path):
     left, right = MADE[0], simulation(9, rows=3, columns=4)
     write_pairs(tmp_path, left, right)
-    with pytest.raises(ValueError, match=r"2 components are mesh: left\.npz, right\.npz; name one with component="):
+    with pytest.raises(ValueError, match=r"2 components are mesh: left\.npz, right\.npz; choose one with component="):
         opened(tmp_path)
     statistics = statistics_of(tmp_path, component="left.npz")
     for name, made in (("left.npz", left), ("right.npz", right)):

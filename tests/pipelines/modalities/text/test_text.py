@@ -311,7 +311,7 @@ def test_what_is_made_at_once_is_made_row_by_row_too(split, damaged, monkeypatch
         return batches, counts, {*caplog.messages}  # batches that are made ahead repeat them
 
     batches, counts, told = made()
-    assert (counts["bad"] > 0) == ("are not those that were written" in "".join(told)) == (not whole)
+    assert (counts["bad"] > 0) == ("differ from what was written" in "".join(told)) == (not whole)
     monkeypatch.setattr(rows.TextRowMaker, "traits", property(one_by_one))
     assert made() == (batches, counts, told)
     monkeypatch.setattr(LocalStore, "read_joined", lambda *_: None)

@@ -131,7 +131,7 @@ def test_the_component_must_be_named_if_several_fit(rig):
     components = Manifest.load(rig).components
     assert component_of(components, ("array",)).name == "action.npy"
     with pytest.raises(
-        ValueError, match=r"no component is sound or points; the split holds action\.npy \(array\), cam0"
+        ValueError, match=r"no component is sound or points; the split contains action\.npy \(array\), cam0"
     ):
         component_of(components, ("sound", "points"))
 
@@ -157,11 +157,11 @@ def test_illegal_component_names_and_facts_are_refused(videos):
         with pytest.raises(ValueError, match="at most 19 characters"):
             Sample(key="s", members={name: video_member(video.data, video.index)}, source="")
     for member, reason in [
-        (Member(kind="video", data=b"", facts={"n_frames": 1.0}), "its type is int"),
+        (Member(kind="video", data=b"", facts={"n_frames": 1.0}), "its type must be int"),
         (Member(kind="video", data=b"", facts={"colour": 1}), "the kind 'video' has fps"),
         (Member(kind="own", data=b"", facts={"size": 1}), "offset, size, xxh3_128 are reserved"),
-        (Member(kind="own", data=b"", facts={"a.b": 1}), "names consist of a-z"),
-        (Member(kind="own", data=b"", lists={"a": np.zeros(3)}), "must be an int64 array"),
+        (Member(kind="own", data=b"", facts={"a.b": 1}), "names may contain only a-z"),
+        (Member(kind="own", data=b"", lists={"a": np.zeros(3)}), "must be a one-dimensional int64 array"),
     ]:
         with pytest.raises(ValueError, match=reason):
             Sample(key="s", members={"mp4": member}, source="")
