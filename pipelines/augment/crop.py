@@ -55,7 +55,8 @@ class Augmentation(Config, ABC):
         """
         if min(width, height, size) < 1:
             raise ValueError(
-                f"a crop needs a frame and an output of at least 1 pixel, got {width=}, {height=}, {size=}"
+                "the frame and the output of a crop must be at least 1 pixel in each direction, got "
+                f"{width=}, {height=}, {size=}"
             )
         x, y, crop_width, crop_height = self.rectangle(width, height, size, rng)
         flip = self.flip > 0 and bool(rng.random() < self.flip)

@@ -62,7 +62,9 @@ class LinearNoise(Noise):
 
     def validate(self) -> None:
         if not 0 < self.first <= self.last < 1:
-            raise ValueError(f"0 < first <= last < 1 must hold, got first={self.first} and last={self.last}")
+            raise ValueError(
+                f"first and last must satisfy 0 < first <= last < 1, got first={self.first} and last={self.last}"
+            )
 
     def betas(self) -> Tensor:
         """Return the variance added at each time, float64 (times,)."""

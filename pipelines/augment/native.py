@@ -63,17 +63,18 @@ class Native(Config):
     def validate(self) -> None:
         if not isinstance(self.most, Schedule) and self.most < self.multiple**2:
             raise ValueError(
-                f"most={self.most}: with multiple={self.multiple} a picture has {self.multiple**2} or more"
+                f"most={self.most} is too small: with multiple={self.multiple} a picture has at least "
+                f"{self.multiple**2} tokens"
             )
         changes = isinstance(self.least, Schedule) or isinstance(self.most, Schedule)
         if not changes and not 1 <= self.limits[0] <= self.limits[1]:
             raise ValueError(
-                f"a picture has from `least` to `most` tokens, 1 <= least <= most, got least={self.least}, "
-                f"most={self.most}"
+                f"least and most must satisfy 1 <= least <= most, got least={self.least}, most={self.most}"
             )
         if not 0 < self.ratio[0] <= 1 <= self.ratio[1]:
             raise ValueError(
-                f"ratio must be the lowest and the highest factor of the aspect ratio, around 1, got {self.ratio}"
+                "ratio must be the lowest and the highest factor of the aspect ratio, with lowest <= 1 <= "
+                f"highest, got {self.ratio}"
             )
 
     @property
@@ -84,7 +85,7 @@ class Native(Config):
             ValueError: They change over the run; use `at` first.
         """
         if isinstance(self.least, Schedule) or isinstance(self.most, Schedule):
-            raise ValueError(f"{self} changes over the run: it has sizes `at` a progress")
+            raise ValueError(f"{self} changes during the run; use at(progress) to get its sizes")
         return self.least, self.most
 
     def at(self, progress: float) -> Self:

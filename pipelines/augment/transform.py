@@ -78,8 +78,8 @@ def find_transform(choice: TransformChoice, *, frames: bool = False, waveform: b
         made = made()
     if not isinstance(made, Transform):
         raise ValueError(
-            f"transform={choice!r} is not a Transform; pass an instance of a subclass of maskstream.Transform, or the "
-            "package.module:Name of one"
+            f"transform={choice!r} is not a Transform; pass an instance of a maskstream.Transform subclass, "
+            "or its package.module:Name"
         )
     if not ((frames and made.has_frames) or (waveform and made.has_waveform)):
         methods = [name for name, held in (("change_frames", frames), ("change_waveform", waveform)) if held]
@@ -99,7 +99,7 @@ def changed(made: ArrayT, given: ArrayT, transform: Transform) -> ArrayT:
     if not isinstance(made, np.ndarray) or (made.shape, made.dtype) != (given.shape, given.dtype):
         got = f"{made.dtype} {made.shape}" if isinstance(made, np.ndarray) else type(made).__name__
         raise ValueError(
-            f"transform={transform} returned {got}; return an array {given.dtype} {given.shape}, as it was given"
+            f"transform={transform} returned {got}; it must return an array {given.dtype} {given.shape}, like its input"
         )
     return made
 

@@ -47,7 +47,7 @@ def select_pts(packets: Packets, first_frame: int, numbers: Int64Array) -> Int64
     places = numbers - first_frame
     if places.min() < 0 or places.max() >= len(shown):
         raise Mp4Error(
-            f"frames {numbers.min()}..{numbers.max()} are not among the {len(shown)} frames from {first_frame} on"
+            f"frames {numbers.min()}..{numbers.max()} are outside the {len(shown)} frames starting at {first_frame}"
         )
     pts: Int64Array = shown[places]
     return pts
@@ -419,7 +419,7 @@ def _list_planes(
         planar = frame if frame.format.name in PLANAR_420 else frame.reformat(format="yuv420p")
         width, height = planar.width, planar.height
         if not (0 <= crop.x < crop.x + crop.width <= width and 0 <= crop.y < crop.y + crop.height <= height):
-            raise ValueError(f"{crop} is not within a frame of {width}x{height} pixels; cut it to the frame")
+            raise ValueError(f"{crop} is not within a frame of {width}x{height} pixels; clip it to the frame")
         y, u, v = planar.planes
         lines = y.line_size, u.line_size, v.line_size
         kept.append(planar)

@@ -176,12 +176,12 @@ def _decoded(header: FlacHeader, frames: bytes, n_frames: int) -> npt.NDArray[np
     except (av.FFmpegError, ValueError) as error:
         raise SoundError(f"cannot be decoded ({error})") from error
     if not parts:
-        raise SoundError("contains no frame that can be decoded")
+        raise SoundError("contains no decodable frame")
     if any(part.shape[1] != header.channels for part in parts):
-        raise SoundError(f"has frames that are not of {header.channels} channels")
+        raise SoundError(f"has frames that do not have {header.channels} channels")
     samples: npt.NDArray[Any] = np.concatenate(parts)
     if (unused := 8 * samples.itemsize - header.bits) < 0:
-        raise SoundError(f"has samples of {8 * samples.itemsize} bits, not {header.bits}")
+        raise SoundError(f"has {8 * samples.itemsize}-bit samples, not {header.bits}-bit")
     return samples >> unused if unused else samples
 
 
@@ -249,7 +249,7 @@ class _Reader:
 
     def of_table(self, at: int, size: int) -> bytes:
         if not 0 <= size <= MAX_READ:
-            raise SoundTableError(f"it requests a read of {size} bytes; at most {MAX_READ} are legal")
+            raise SoundTableError(f"it requests a read of {size} bytes; the limit is {MAX_READ}")
         self.read_bytes += size
         return self.store.read(self.table[0], self.table[1] + at, size) if size else b""
 
@@ -257,7 +257,8 @@ class _Reader:
         name, offset, whole = self.member
         if at < 0 or at + size > whole:
             raise SoundError(
-                f"its table names bytes {at} to {at + size} of a member of {whole} bytes; run `maskstream index` again"
+                f"its table refers to bytes {at} to {at + size}, but the member has {whole} bytes; run "
+                "`maskstream index` again"
             )
         self.read_bytes += size
         return self.store.read(name, offset + at, size)
@@ -386,7 +387,7 @@ def _decode_run(form: SoundForm, run: Run) -> Floats:
     counts = [None] * run.kept + run.counts.tolist()
     for part, count in zip(decoded(form, run.packets), counts, strict=True):
         if count is not None and len(part) != count:
-            raise SoundTableError("its packets decode to other numbers of samples than when it was indexed")
+            raise SoundTableError("its packets decode to different numbers of samples than at indexing")
         found += [] if count is None else [part]
     samples = np.concatenate(found) if len(found) > 1 else found[0]
     return samples[run.skip : run.skip + run.n]

@@ -75,8 +75,8 @@ def stack_flow(clips: Sequence[ClipFlow]) -> Flow:
     """
     if len(shapes := {clip.vectors.shape for clip in clips}) > 1:
         raise ValueError(
-            f"the clips of a batch have flow of the shapes {', '.join(map(str, sorted(shapes)))}; pass all of them, "
-            "and all parts of a mixture, a source with the same grid"
+            f"the flow of the clips in a batch has different shapes ({', '.join(map(str, sorted(shapes)))}); "
+            "use a source with the same grid for all clips and all parts of a mixture"
         )
     known = [clip.confidence for clip in clips if clip.confidence is not None]
     return Flow(

@@ -45,14 +45,14 @@ def find_flow(flow: FlowChoice) -> FlowSource | None:
         words = [AUTO, *FLOWS, NONE]
         raise ValueError(
             f"flow={word!r}{nearest(word, words)}; expected {', '.join(map(repr, words))}, a SampleFlow or "
-            "BatchFlow, and package.module:Name for one of your own"
+            "BatchFlow, or package.module:Name for one of your own"
         )
     found = imported(word, "flow")
     if isinstance(found, type) and issubclass(found, FlowSource):
         return found()
     if isinstance(found, FlowSource):
         return found
-    raise ValueError(f"flow={flow!r} is not a SampleFlow or BatchFlow; name a subclass of one, or an object of it")
+    raise ValueError(f"flow={flow!r} is not a SampleFlow or BatchFlow; pass a subclass or an instance of one")
 
 
 def resolve_flow(flow: FlowChoice, *, needed: bool, profile: str, stride: int, align: int) -> FlowSource | None:

@@ -160,11 +160,11 @@ def compute_codec_flows(
     for crop, clip in zip(crops, clips, strict=True):
         if crop.x < 0 or crop.y < 0 or crop.x + crop.width > width or crop.y + crop.height > height:
             raise ValueError(
-                f"{crop} reaches out of a frame of {width} x {height} pixels; pass the frames' size as source"
+                f"{crop} extends beyond a frame of {width} x {height} pixels; pass the frame size as source"
             )
         if clip is not None and clip.shape[:3] != (pairs + 1, rows, columns):
             raise ValueError(
-                f"for these vectors clip is uint8 ({pairs + 1}, {rows}, {columns}, 3), got shape {clip.shape}"
+                f"for these vectors clip must be uint8 ({pairs + 1}, {rows}, {columns}, 3), got shape {clip.shape}"
             )
     flow = np.empty((len(crops), pairs, *grid_shape(rows, columns, cell), 2), dtype=np.float32)
     valid, known = np.empty(flow.shape[:4], dtype=np.bool_), np.empty(flow.shape[:2], dtype=np.bool_)
@@ -219,7 +219,7 @@ def read_stored_planes(
     for number, step in enumerate(steps):
         if isinstance(step, KeyFlow):
             if step.planes.shape[1:] != cells:
-                raise ValueError(f"a stored flow has {step.planes.shape[1:]} cells; pass the frames' size as source")
+                raise ValueError(f"a stored flow has {step.planes.shape[1:]} cells; pass the frame size as source")
             places[number] = len(planes)
             planes.append(step.planes)
     return np.array(planes, dtype=np.int8).reshape(-1, 3, *cells), places

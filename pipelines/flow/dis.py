@@ -66,7 +66,7 @@ def dis_flow(
 def check_search(preset: str, scale: float | None) -> None:
     """Raise ValueError for settings that `dis_flow` does not support."""
     if preset not in (presets := get_args(Preset)):
-        raise ValueError(f"preset is one of {', '.join(presets)}, got {preset!r}")
+        raise ValueError(f"preset must be one of {', '.join(presets)}, got {preset!r}")
     if scale is not None and not 0 < scale <= 1:
         raise ValueError(
             f"scale (the finest level, as a fraction of the clip's size) must be in (0, 1] or None, got {scale}"

@@ -33,7 +33,7 @@ def flow_to_image(vectors: Float, valid: Bool | None = None, *, scale_px: float 
         scale_px: Length in pixels that is drawn fully saturated; by default `choose_flow_scale` of all vectors.
     """
     if vectors.shape[-1:] != (2,):
-        raise ValueError(f"flow has x and y in its last axis, (..., h, w, 2), got the shape {vectors.shape}")
+        raise ValueError(f"flow must have x and y in its last axis, (..., h, w, 2), got the shape {vectors.shape}")
     good = usable(vectors, np.ones(vectors.shape[:-1], dtype=np.bool_) if valid is None else valid)
     scale = choose_flow_scale(vectors, good) if scale_px is None else scale_px
     colours = paint_motion(np.where(good[..., None], -vectors, 0.0).astype(np.float32), scale)
@@ -113,19 +113,19 @@ def write_kitti(path: str | Path, vectors: Float, valid: Bool | None = None) -> 
     if not ((steps >= 0) & (steps < 1 << 16)).all():
         longest = np.abs(np.where(good[..., None], vectors, 0.0)).max()
         raise ValueError(
-            f"KITTI's PNG holds up to {LIMIT_PX:.1f} pixels along an axis, got {longest:.1f}; mark longer vectors as "
-            "not valid"
+            f"KITTI's PNG format holds vectors of up to {LIMIT_PX:.1f} pixels along an axis, got "
+            f"{longest:.1f}; mark longer vectors as invalid"
         )
     planes = np.dstack([good, steps[..., 1], steps[..., 0]]).astype(np.uint16)  # blue, green, red
     if not (str(path).endswith(".png") and cv2.imwrite(str(path), planes)):
-        raise OSError(f"{path} cannot be written; its name ends with .png and its folder exists")
+        raise OSError(f"{path} cannot be written; its name must end with .png and its folder must exist")
 
 
 def read_kitti(path: str | Path) -> tuple[Float, Bool]:
     """Read KITTI's PNG: the field, float32 (h, w, 2), and its valid cells, bool (h, w); other cells are 0."""
     planes: Any = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if planes is None or planes.dtype != np.uint16 or planes.ndim != 3:
-        raise OSError(f"{path} is not a readable PNG of KITTI's flow, with 16 bits and three channels")
+        raise OSError(f"{path} is not a readable KITTI flow PNG (16 bits, three channels)")
     good = planes[..., 0] > 0
     vectors = (planes[..., :0:-1].astype(np.float32) - _ZERO) / np.float32(_STEPS)
     return np.where(good[..., None], vectors, np.float32(0)), good
@@ -133,4 +133,4 @@ def read_kitti(path: str | Path) -> tuple[Float, Bool]:
 
 def _check(vectors: Float) -> None:
     if vectors.ndim != 3 or vectors.shape[2] != 2:
-        raise ValueError(f"a file holds one field (h, w, 2), x then y, got the shape {vectors.shape}")
+        raise ValueError(f"a file must contain one flow field (h, w, 2), x then y, got the shape {vectors.shape}")

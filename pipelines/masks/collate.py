@@ -103,7 +103,7 @@ class Collate:
         if not isinstance(values, torch.Tensor) or values.shape[1:] != wanted:
             got = f"{tuple(values.shape)}" if isinstance(values, torch.Tensor) else f"{values!r}"
             raise ValueError(
-                f"input_values of {self.grid} must be floats of shape (samples, {wanted[0]}, {wanted[1]}), got {got}"
+                f"input_values for {self.grid} must be floats of shape (samples, {wanted[0]}, {wanted[1]}), got {got}"
             )
         across, down = self.grid.patch
         return values.masked_fill(places.repeat_interleave(across, 1).repeat_interleave(down, 2), self.fill)

@@ -59,7 +59,8 @@ def with_tables(text: str) -> str:
         _, found_end, after = rest.partition(end)
         if not (found_begin and found_end):
             raise ValueError(
-                f"the table of {name} stands between the lines {begin!r} and {end!r}, and they are not both there"
+                f"the table of {name} must be between the lines {begin!r} and {end!r}, but at least one of "
+                "them is missing"
             )
         text = f"{before}{begin}\n\n{table()}\n{end}{after}"
     return text

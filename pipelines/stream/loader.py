@@ -89,7 +89,7 @@ class ProcessOptions:
         check_fields(self)
         if self.threads == 0 < self.workers:
             raise ValueError(
-                f"threads=0: the {self.workers} workers need a thread each; pass threads=1, or leave threads out"
+                f"threads=0: each of the {self.workers} workers needs a thread; pass threads=1, or leave threads out"
             )
 
     @property
@@ -285,7 +285,9 @@ class Loader(Generic[BatchT]):
         """Set the position: the next batch is number `batch` of epoch `epoch`, both from 0."""
         epoch, batch = index(epoch), index(batch)
         if epoch < 0 or not 0 <= batch < max(len(self), 1):
-            raise ValueError(f"epoch {epoch}, batch {batch}: epochs count from 0, batches from 0 to {len(self) - 1}")
+            raise ValueError(
+                f"got epoch {epoch}, batch {batch}; epochs must be at least 0 and batches 0 to {len(self) - 1}"
+            )
         self._epoch, self._batch = epoch, batch
         self._iteration += 1
 
@@ -303,7 +305,7 @@ class Loader(Generic[BatchT]):
             ResumeError: This loader would not create the same batches.
         """
         if not isinstance(state, Mapping) or not {"epoch", "batch"} <= state.keys():
-            raise ResumeError(f"a position is the dict that state_dict() returned, got {repr(state)[:80]}; pass that")
+            raise ResumeError(f"a position must be a dict returned by state_dict(), got {repr(state)[:80]}")
         theirs, own = _splits_of(state), _splits_of(self._identity)
         if theirs not in (own, self._opened_for) and (other := self.at_version(state)) is not None:
             self._turn_into(other)
@@ -352,7 +354,7 @@ class Loader(Generic[BatchT]):
     def repeat(self) -> Iterator[BatchT]:
         """Iterate endlessly from the current position, epoch after epoch, without a pause between epochs."""
         if len(self) == 0:
-            raise ValueError("repeat() needs at least one batch per epoch, and this loader has none; lower batch_size")
+            raise ValueError("repeat() needs at least one batch per epoch, but this loader has none; lower batch_size")
         return self._begun(endless=True)
 
     def as_dataset(self, convert: Callable[[BatchT], Any] | None = None, *, repeat: bool = False) -> BatchDataset:
@@ -391,8 +393,9 @@ class Loader(Generic[BatchT]):
                 self._stats.seconds["consumer"] += time.perf_counter() - left
                 if self._iteration != mine:
                     raise RuntimeError(
-                        "this iteration is over: the loader was moved (seek, load_state_dict) or another loop over it "
-                        "started; a loader has one position, so make a second loader for a second loop"
+                        "this iteration is over: the loader was moved (seek, load_state_dict) or another "
+                        "loop over it started; a loader has only one position, so create a second loader for "
+                        "a second loop"
                     )
 
     def _plans(self, endless: bool) -> Iterator[BatchPlan]:
@@ -411,8 +414,8 @@ class Loader(Generic[BatchT]):
         """Return the next batch, or None at the end. An error or Ctrl-C ends the worker processes."""
         if os.getpid() != self._process:
             raise RuntimeError(
-                "this iteration began in another process, whose threads a fork does not copy; make the loader in the "
-                "process that iterates over it, or give it workers="
+                "this iteration began in a different process, and a fork does not copy its threads; create "
+                "the loader in the process that iterates over it, or pass workers="
             )
         try:
             with self._stats.stage("wait"):

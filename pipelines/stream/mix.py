@@ -76,14 +76,14 @@ def mix(
     if not loaders:
         return cast(PartT, _mix(given, weights, seed, options))
     if len(loaders) < len(given):
-        raise ValueError("mix() takes loaders, or sources, and got both; open all folders with loaders")
+        raise ValueError("mix() needs either loaders or sources, got both; open all folders with loaders")
     first = loaders[0].options
     for number, loader in enumerate(loaders):
         for name, one in vars(first).items():
             if one != (other := getattr(loader.options, name)):
                 raise ValueError(
-                    f"the loaders of a mixture make batches together, but loader 0 has {name}={one!r} and loader "
-                    f"{number} {name}={other!r}; pass all the same"
+                    f"the loaders of a mixture share batches, but loader 0 has {name}={one!r} and loader "
+                    f"{number} has {name}={other!r}; use the same value for all"
                 )
     source = _mix([loader.source for loader in loaders], weights, seed, options)
     at_version = partial(_at_version, loaders, weights, seed, options)
@@ -117,7 +117,7 @@ def mix_rows(parts: Sequence[tuple[PartT, Weight]], **options: Any) -> PartT:
 def check_pairs(parts: Sequence[tuple[object, Weight]], what: str) -> None:
     """Raise ValueError unless the parts of a mixture are pairs with a weight; `what` names their first element."""
     if not parts:
-        raise ValueError(f"a mixture of nothing: pass at least one ({what}, weight) pair")
+        raise ValueError(f"a mixture cannot be empty; pass at least one ({what}, weight) pair")
     if wrong := [part for part in parts if not isinstance(part, tuple | list) or len(part) != 2]:
         raise ValueError(
             f"a mixture must be ({what}, weight) pairs, such as [(A, 3), (B, 1)], got {repr(wrong[0])[:80]}"
@@ -146,7 +146,7 @@ def join_samples(
 ) -> tuple[MixSampler[Any, Any, Any], MixSamples]:
     """The samples of several sources in the same batches, each a row of one source."""
     if options.unit != "samples":
-        raise ValueError(f"unit={options.unit!r}: samples are mixed here; only packed rows count tokens")
+        raise ValueError(f"unit={options.unit!r} works only with packed rows; use unit='samples' here")
     samples = MixSamples(
         parts=tuple(source.samples for source in sources),
         weights=tuple(weights),

@@ -48,7 +48,7 @@ class MixSamples:
 
     def __post_init__(self) -> None:
         if self.length is not None and self.length < 1:
-            raise ValueError(f"batches={self.length}: an epoch needs at least one batch")
+            raise ValueError(f"batches={self.length} is too low: an epoch needs at least one batch")
         check_weights(self.weights, self.epochs, self.sizes)
         _ = self.streams
 

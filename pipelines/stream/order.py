@@ -41,8 +41,8 @@ class Weights:
         values = np.array(self.values, np.float64)  # copy, because the caller's array may change
         if values.ndim != 1 or not np.isfinite(values).all() or (values < 0).any() or not values.sum() > 0:
             raise ValueError(
-                f"weights {values.shape} must be finite numbers from 0 on, one a sample, and not all 0; they are from "
-                f"{values.min(initial=np.inf):g} to {values.max(initial=-np.inf):g}"
+                f"weights {values.shape} must be finite numbers of at least 0, one per sample, and not all 0; "
+                f"they range from {values.min(initial=np.inf):g} to {values.max(initial=-np.inf):g}"
             )
         sums = np.cumsum(values)
         object.__setattr__(self, "values", values)
@@ -146,18 +146,22 @@ class Order:
 
     def __post_init__(self) -> None:
         if self.global_batch < 1:
-            raise ValueError(f"global_batch={self.global_batch}: it must be at least 1")
+            raise ValueError(f"global_batch must be at least 1, got {self.global_batch}")
         if self.lanes < 1 or self.global_batch % self.lanes:
-            raise ValueError(f"{self.lanes} lanes do not divide the global batch of {self.global_batch} samples evenly")
+            raise ValueError(
+                f"the global batch of {self.global_batch} samples cannot be divided evenly into {self.lanes} lanes"
+            )
         if self.lanes > max(len(self.shard_sizes), 1):
-            raise ValueError(f"{self.lanes} lanes for {len(self.shard_sizes)} shards; use at most one lane per shard")
+            raise ValueError(
+                f"got {self.lanes} lanes for {len(self.shard_sizes)} shards; use at most one lane per shard"
+            )
         if self.block is not None and self.block < 1:
-            raise ValueError(f"block of {self.block} shards; it must be at least 1, or None for all shards of a lane")
+            raise ValueError(f"block must be at least 1, got {self.block}; use None for all shards of a lane")
         if self.weights is not None and (not self.shuffle or self.lanes > 1):
             raise ValueError(f"weights need shuffle=True and lanes=1, got shuffle={self.shuffle}, lanes={self.lanes}")
         if self.weights is not None and len(self.weights.values) != sum(self.shard_sizes):
             raise ValueError(
-                f"{len(self.weights.values)} weights for {sum(self.shard_sizes)} samples; pass one for each"
+                f"got {len(self.weights.values)} weights for {sum(self.shard_sizes)} samples; pass one for each"
             )
         object.__setattr__(self, "_dealt", dealt(self.shard_sizes, self.lanes))
         object.__setattr__(self, "_starts", np.concatenate([[0], np.cumsum(self.shard_sizes, dtype=np.int64)]))

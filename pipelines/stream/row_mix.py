@@ -71,7 +71,7 @@ class RowMix(MixSamples):
 
     def __post_init__(self) -> None:
         if self.unit not in get_args(Unit):
-            raise ValueError(f"unit={self.unit!r}: weights are shares of {' or of '.join(get_args(Unit))}")
+            raise ValueError(f"unit={self.unit!r}: weights must be shares of {' or of '.join(get_args(Unit))}")
         super().__post_init__()
 
     @property
@@ -105,7 +105,9 @@ class RowMix(MixSamples):
 
     def stream(self, samples: int | None = None) -> Order:
         """Rows have no stream of single samples."""
-        raise ValueError("packed rows are batches already: a mixture or token_budget= takes loaders of single samples")
+        raise ValueError(
+            "packed rows are already batches, so a mixture or token_budget= needs loaders of single samples"
+        )
 
     def identity(self) -> dict[str, Any]:
         """JSON-able settings that a saved position depends on."""

@@ -306,7 +306,9 @@ class RowSamples:
 
     def stream(self, samples: int | None = None) -> Order:
         """Rows have no stream of single samples."""
-        raise ValueError("packed rows are batches already: a mixture or token_budget= takes loaders of single samples")
+        raise ValueError(
+            "packed rows are already batches, so a mixture or token_budget= needs loaders of single samples"
+        )
 
     def reserve(self, index: int, rng: np.random.Generator) -> int:
         """Return a random sample of the split, to replace the unusable sample `index`."""
@@ -363,9 +365,9 @@ class RowOrder:
         if self.shuffle and not self.n_batches:
             order, rows = self.samples.blocks
             raise ValueError(
-                f"{self.samples.n_samples} samples give {order.n_batches * rows} rows of {self.samples.room.tokens} "
-                f"visible tokens, and a global batch has {self.global_batch} rows (rows x ranks); lower rows or "
-                "row_tokens"
+                f"{self.samples.n_samples} samples fill {order.n_batches * rows} rows of "
+                f"{self.samples.room.tokens} visible tokens, but a global batch has {self.global_batch} rows "
+                "(rows x ranks); lower rows or row_tokens"
             )
 
     @property

@@ -84,9 +84,9 @@ def fit_budget(visible: Int64Array, budget: int, global_batch: int) -> Int64Arra
     most = int(visible.max())
     if budget < most * global_batch:
         raise ValueError(
-            f"a token budget of {budget} does not hold the smallest batch: {global_batch} samples (batch_size x "
-            f"world_size) of up to {most} visible tokens; use a budget of at least {most * global_batch}, or a smaller "
-            "batch_size"
+            f"a token budget of {budget} is too small for the smallest batch: {global_batch} samples "
+            f"(batch_size x world_size) of up to {most} visible tokens; use a budget of at least "
+            f"{most * global_batch}, or a smaller batch_size"
         )
     sizes: Int64Array = budget // (visible * global_batch) * global_batch
     return sizes
@@ -141,5 +141,5 @@ def check_budget(source: Counted) -> Visible:
         ValueError: The source has no mask.
     """
     if source.visible is None:
-        raise ValueError("a token budget counts the visible tokens of a mask, and the source has no mask; pass mask=")
+        raise ValueError("a token budget counts the visible tokens of a mask, but the source has no mask; pass mask=")
     return source.visible

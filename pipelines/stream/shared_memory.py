@@ -266,8 +266,8 @@ class Channel:
             if n_files != len(files):
                 raise OSError(
                     errno.EMFILE,
-                    f"a worker process handed over {n_files} files and {len(files)} arrived, because this process has "
-                    "too many open files; raise `ulimit -n`, or keep fewer batches",
+                    f"a worker process sent {n_files} files but {len(files)} arrived, because this process "
+                    "has too many open files; raise `ulimit -n`, or keep fewer batches",
                 )
             numbers = iter(np.frombuffer(words, np.int64).tolist())
             named, sizes = list(islice(numbers, n_parts)), list(islice(numbers, n_parts))

@@ -218,8 +218,8 @@ class Shares:
         rates = list(self.rates(progress, alive))
         if not all(np.isfinite(rate) and rate >= 0 for rate in rates) or not sum(rates) > 0:
             raise ValueError(
-                f"at progress {progress:.6g} of the run the weights of the parts that have samples left make the "
-                f"shares {rates}; weights are finite numbers from 0 on, and not all 0"
+                f"at progress {progress:.6g} of the run, the weights of the parts with samples left yield the "
+                f"shares {rates}; weights must be finite numbers of at least 0, and not all 0"
             )
         # Rounded, since the last bit of a power or cosine may differ between machines, and counts must not.
         units = [int(round(rate, 12) * _UNIT) for rate in rates]
@@ -250,8 +250,8 @@ class Cycle:
     def __post_init__(self) -> None:
         if sum(self.weights) > _LONGEST:
             raise ValueError(
-                f"whole weights are counted out sample by sample, so they sum to at most {_LONGEST:,}; divide them by "
-                "a common factor, or give fractions such as 0.7 and 0.3"
+                f"integer weights must sum to at most {_LONGEST:,}, because samples are dealt one by one; "
+                "divide them by a common factor, or use fractions such as 0.7 and 0.3"
             )
         # Sample i of a part is due at (i + 0.5) / weight.
         due = np.concatenate([(np.arange(w) + 0.5) / w for w in self.weights])

@@ -21,13 +21,13 @@ def resolve_ranks(rank: int | None, world_size: int | None, mesh: DeviceMesh | N
     """
     if mesh is not None:
         if rank is not None or world_size is not None:
-            raise ValueError(f"mesh and rank={rank}, world_size={world_size} exclude each other; pass mesh alone")
+            raise ValueError(f"mesh and rank={rank}, world_size={world_size} exclude each other; pass only mesh")
         if mesh.ndim != 1:
             names = mesh.mesh_dim_names or ()
             example = f"mesh=mesh[{names[0]!r}]" if names else "a mesh with one dimension"
             raise ValueError(
-                f"the mesh has {mesh.ndim} dimensions ({', '.join(names) or 'without names'}), but data are divided "
-                f"along a single one; pass it, such as {example}"
+                f"the mesh has {mesh.ndim} dimensions ({', '.join(names) or 'without names'}), but data can "
+                f"be divided only along one; pass that one, such as {example}"
             )
         return mesh.get_local_rank(), mesh.size()
     if rank is None and world_size is None:

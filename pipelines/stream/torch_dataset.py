@@ -36,8 +36,8 @@ class BatchDataset(IterableDataset[Any]):
     def __iter__(self) -> Iterator[Any]:
         if get_worker_info() is not None:
             raise ValueError(
-                "this dataset wraps a loader that has its own workers; use DataLoader(dataset, batch_size=None, "
-                "num_workers=0) and give workers= to the loader"
+                "this dataset wraps a loader that has its own workers; use DataLoader(dataset, "
+                "batch_size=None, num_workers=0) and pass workers= to the loader"
             )
         batches = self.loader.repeat() if self._repeat else iter(self.loader)
         return batches if self._convert is None else map(self._convert, batches)

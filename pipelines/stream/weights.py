@@ -63,7 +63,9 @@ def compute_weight_at(weight: Weight, size: int, progress: float) -> float:
         try:
             return float(size ** (1 / temperature))
         except OverflowError as error:
-            raise ValueError(f"{weight}: {size} ** (1 / {temperature:g}) is too large; use a higher one") from error
+            raise ValueError(
+                f"{weight}: {size} ** (1 / {temperature:g}) is too large; use a higher temperature"
+            ) from error
     return weight.at(progress) if isinstance(weight, Schedule) else float(weight)
 
 
@@ -79,8 +81,8 @@ def check_weights(weights: Sequence[Weight], epochs: Sequence[float | None] | No
             continue
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight <= float_info.max:
             raise ValueError(
-                f"weights are numbers above 0, schedules such as masks.Linear, or BySize, got {weight!r:.80}; leave "
-                "out what shall give nothing"
+                "weights must be numbers above 0, schedules such as masks.Linear, or BySize, got "
+                f"{weight!r:.80}; leave out sources that should not contribute"
             )
     if epochs is None:
         return
@@ -88,9 +90,12 @@ def check_weights(weights: Sequence[Weight], epochs: Sequence[float | None] | No
         raise ValueError(f"epochs={tuple(epochs)}: pass one for each of {len(weights)} sources, None for any number")
     for most, size in zip(epochs, sizes, strict=True):
         if most is not None and not 1 <= most * size < 1 << 63:
-            raise ValueError(f"epochs={most!r:.80}: it is a number above 0, of at least one of {size} samples, or None")
+            raise ValueError(
+                f"epochs={most!r:.80}: each must be None, or a number above 0 that covers at least one of {size} "
+                "samples"
+            )
     if None not in epochs:
-        raise ValueError(f"epochs={tuple(epochs)}: all sources end, so one at least needs None")
+        raise ValueError(f"epochs={tuple(epochs)}: all sources end, but at least one needs None")
 
 
 def describe_part_identity(weight: Weight, epochs: float | None, part: Stream) -> dict[str, Any]:

@@ -221,7 +221,7 @@ class WorkerPool(Generic[HostT]):
 
     def _check_open(self) -> None:
         if self._closed:
-            raise RuntimeError("the loader was closed while it waited for a batch; iterate again to go on")
+            raise RuntimeError("the loader was closed while it waited for a batch; iterate again to continue")
 
 
 class _Worker(Generic[HostT]):
@@ -278,8 +278,8 @@ class _Worker(Generic[HostT]):
             self.process = self._start_process()
         except OSError as error:
             raise OutageError(
-                f"a worker process cannot be started ({error.strerror}); raise `ulimit -n` and `ulimit -u`, or give "
-                "fewer workers"
+                f"a worker process cannot be started ({error.strerror}); raise `ulimit -n` and `ulimit -u`, "
+                "or use fewer workers"
             ) from error
 
     def _start_process(self) -> Process:

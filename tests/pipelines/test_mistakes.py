@@ -30,7 +30,7 @@ def video_loader(split, **changes):
         ({"mask": 0.9}, "mask must be"),
         (
             {"mask": masks.WholeWords(ratio=0.5)},
-            "needs words, and videos have only cuts, energy, flow, frames; use",
+            "needs words, but videos have only cuts, energy, flow, frames; use",
         ),
         ({"clip": {"frames": 16}}, "clip must be"),
         ({"fields": "caption"}, r"fields must be.*write\ \('caption',\)"),
@@ -43,7 +43,7 @@ def video_loader(split, **changes):
         ({"workers": -1}, "workers must be an integer of at least 0, got -1"),
         ({"prefetch": 0}, "prefetch must be an integer of at least 1 or None, got 0"),
         ({"threads": -1}, "threads must be an integer of at least 0 or None, got -1"),
-        ({"threads": 0, "workers": 2}, "threads=0: the 2 workers need a thread each; pass threads=1"),
+        ({"threads": 0, "workers": 2}, "threads=0: each of the 2 workers needs a thread; pass threads=1"),
         ({"steps": 0}, "steps must be an integer of at least 1 or None, got 0"),
         ({"max_bad_fraction": 5}, "max_bad_fraction must be a number from 0 to 1, got 5"),
         ({"device": "tpu"}, "device='tpu' is not a device; use 'auto', 'cpu'"),
@@ -116,7 +116,7 @@ def test_what_is_changed_outside_changes_no_loader(split):
 
 @pytest.mark.parametrize("state", [None, "state.json", {}, {"epoch": 0}])
 def test_what_is_no_position(split, state):
-    with pytest.raises(ResumeError, match=r"a position is the dict that state_dict\(\) returned, got"):
+    with pytest.raises(ResumeError, match=r"a position must be a dict returned by state_dict\(\), got"):
         video_loader(split).load_state_dict(state)
 
 
@@ -135,7 +135,7 @@ def test_an_iteration_does_not_go_on_in_a_fork(split):
         try:
             next(batches)
         except RuntimeError as error:
-            os._exit("began in another process" in str(error))
+            os._exit("began in a different process" in str(error))
         os._exit(2)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
     assert next(batches).key

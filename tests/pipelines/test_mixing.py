@@ -97,19 +97,22 @@ def test_what_cannot_be_mixed_is_said(tmp_path: Path) -> None:
     loader = image_loader(picture, **IMAGE, **OPTIONS)
     source = loader.source
     wrong = (
-        ([(loader, 1), (source, 1)], "takes loaders, or sources, and got both"),
-        ([(loader, 1), (image_loader(picture, **IMAGE, **OPTIONS | {"batch_size": 2}), 1)], "loader 1 batch_size=2"),
+        ([(loader, 1), (source, 1)], "needs either loaders or sources, got both"),
+        (
+            [(loader, 1), (image_loader(picture, **IMAGE, **OPTIONS | {"batch_size": 2}), 1)],
+            "loader 1 has batch_size=2",
+        ),
         ([(loader, 1), (video_loader(clip, **OPTIONS), 1)], "part 1 differs from part 0"),
         ([(loader, 1), (packed_loader(picture, **PACKED, device="cpu", rows=3, threads=1), 1)], "have|loader 1"),
         ([(picture, 1)], "takes loaders or BatchSources, got "),
-        ([(loader, 0)], "weights are numbers above 0"),
+        ([(loader, 0)], "weights must be numbers above 0"),
         ([loader], r"\(loader, weight\) pairs"),
-        ([], "a mixture of nothing"),
+        ([], "a mixture cannot be empty"),
     )
     for parts, said in wrong:
         with pytest.raises(ValueError, match=said):
             mix(parts)  # type: ignore[call-overload]
-    with pytest.raises(ValueError, match="unit='tokens': samples are mixed here"):
+    with pytest.raises(ValueError, match="unit='tokens' works only with packed rows"):
         mix([(loader, 1)], unit="tokens")
     with pytest.raises(ValueError, match="epochs: allowed only with several splits"):
         image_loader(picture, epochs=(1, None))

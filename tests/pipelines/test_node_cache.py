@@ -180,5 +180,5 @@ def test_a_cache_of_a_local_folder_is_refused(kind: tuple[Modality, str, Path], 
     modality, url, folder = kind
     with pytest.raises(ValueError, match=r"is only for data at URLs, but .* is local; leave it out"):
         rows(modality, folder, cache=tmp_path)
-    with pytest.raises(ValueError, match="a cache of 100000 bytes; expected"):
+    with pytest.raises(ValueError, match=r"cache_gb must be a number of at least 0.001, got 0.0001"):
         rows(modality, url, cache=tmp_path, cache_gb=0.0001)

@@ -34,11 +34,11 @@ class TokenGrid(Config):
     def validate(self) -> None:
         if not len(self.axes) == len(self.shape) == len(self.patch) > 0:
             raise ValueError(
-                f"a grid needs one length and one patch extent per axis, got axes={self.axes}, shape={self.shape}, "
-                f"patch={self.patch}"
+                f"a grid needs one length and one patch size per axis, got axes={self.axes}, "
+                f"shape={self.shape}, patch={self.patch}"
             )
         if len(set(self.axes)) < len(self.axes):
-            raise ValueError(f"the axes of a grid have different names, got {self.axes}")
+            raise ValueError(f"the axes of a grid must have different names, got {self.axes}")
 
     @property
     def size(self) -> int:
@@ -256,7 +256,7 @@ class Draw:
             return self.rng
         if self.key is None:
             raise ValueError(
-                f"a random number that a {scope} shares needs the sample's key, got none; make the draw by "
+                f"a random number shared by a {scope} needs the sample's key, got none; create the draw with "
                 "Draw.of(seed, epoch, key, ...), as the loaders do"
             )
         if scope == "sample":

@@ -143,7 +143,7 @@ def _fix_ratio(ratio: float) -> Fixed:
 def check_ratio(ratio: float, name: str = "a masked ratio") -> None:
     """Raise ValueError unless `ratio` lies in [0, 1]."""
     if not 0 <= ratio <= 1:
-        raise ValueError(f"{name} lies in [0, 1], got {ratio}")
+        raise ValueError(f"{name} must be in [0, 1], got {ratio}")
 
 
 def tidy(ratio: float) -> float:

@@ -36,7 +36,8 @@ class VisibleTokens:
         for mask, _ in self.parts:
             if mask is not None and mask.needs:
                 raise ValueError(
-                    f"a token budget requires masks without inputs, but {mask} needs {', '.join(sorted(mask.needs))}"
+                    f"a token budget requires masks that need no inputs, but {mask} needs "
+                    f"{', '.join(sorted(mask.needs))}"
                 )
         known = {
             int(step): self._count(int(step), steps) for step in np.unique(np.linspace(0, steps - 1, _COARSE).round())
@@ -55,7 +56,7 @@ class VisibleTokens:
         masks = " and ".join(str(mask) for mask, _ in self.parts if mask is not None)
         if one != two:
             raise ValueError(
-                f"a token budget requires equal numbers of visible tokens per sample, but {masks} draws them"
+                f"a token budget requires the same number of visible tokens per sample, but {masks} draws a random one"
             )
         if one == 0:
             size = sum(grid.size for _, grid in self.parts)

@@ -153,7 +153,7 @@ class Box(Mask):
         x0, y0, x1, y1 = (float(v) for v in box) if box.shape == (4,) else (np.nan,) * 4
         if not (x0 <= x1 and y0 <= y1 and np.isfinite([x0, y0, x1, y1]).all()):
             raise ValueError(
-                f"a box must be x0 <= x1 and y0 <= y1 as fractions of the image (x0, y0, x1, y1), got {box}"
+                f"a box must have x0 <= x1 and y0 <= y1, as fractions of the image (x0, y0, x1, y1), got {box}"
             )
         if x1 <= 0 or y1 <= 0 or x0 >= 1 or y0 >= 1:
             return slice(0), slice(0)

@@ -44,7 +44,7 @@ class RunningCell(Mask):
 
     def validate(self) -> None:
         if self.ratio not in (0.25, 0.5, 0.75):
-            raise ValueError(f"a cell of 4 tokens is masked at a ratio of 0.25, 0.5 or 0.75, got {self.ratio}")
+            raise ValueError(f"the ratio for a cell of 4 tokens must be 0.25, 0.5 or 0.75, got {self.ratio}")
 
     def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
         t, h, w = grid.need("t", "h", "w", by="RunningCell")

@@ -81,7 +81,7 @@ class ByEnergy(Mask):
             free = draw.rng.permutation(np.flatnonzero(~hidden[row]))
             if len(free) < visible:
                 raise ValueError(
-                    f"{self.first} hides all but {len(free)} of {tokens} tokens, and ratio={self.ratio} shows "
+                    f"{self.first} hides all but {len(free)} of {tokens} tokens, but ratio={self.ratio} shows "
                     f"{visible}; use a smaller `first`"
                 )
             shown[row, free[self._rank_tokens(energy[row, free], draw.rng)[:visible]]] = True

@@ -153,8 +153,8 @@ class Context(Mask):
     def maps(self, grid: TokenGrid, draw: Draw) -> Maps:
         if grid.axes[0] != "t" or grid.shape[0] <= self.frames:
             raise ValueError(
-                f"Context works on a grid whose first axis is t, with more than its {self.frames} context frames, got "
-                f"axes {grid.axes} of {grid.shape} tokens"
+                f"Context needs a grid whose first axis is t, with more than {self.frames} context frames, "
+                f"got axes {grid.axes} with {grid.shape} tokens"
             )
         rest = later(grid, self.frames)
         seen = np.zeros(grid.size - rest.size, dtype=np.bool_)

@@ -49,7 +49,7 @@ class Joints(Mask):
     def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
         frames, joints = grid.need("frame", "joint", by="Joints")
         if self.joints > joints:
-            raise ValueError(f"Joints hides {self.joints} joints of a frame, got a grid of {joints}")
+            raise ValueError(f"Joints hides {self.joints} joints per frame, got a grid of {joints} joints")
         rng = draw.generator(self.scope, f"joints {draw.part}")
         hidden = np.zeros((frames, joints), dtype=np.bool_)
         rows = 1 if self.per == "clip" else frames

@@ -136,7 +136,8 @@ class MotionGuided(DeviceMask):
         frames = grid.shape[0] * grid.patch[0]
         if len(shape) != 4 or shape[0] != frames - 1 or shape[-1] != 2:
             raise ValueError(
-                f"a grid of {frames} frames needs the flow between them, ({frames - 1}, h, w, 2), got {tuple(shape)}"
+                f"a grid of {frames} frames needs the flow between them, with shape ({frames - 1}, h, w, 2), "
+                f"got {tuple(shape)}"
             )
 
     def ranked_on_device(self, grid: TokenGrid, flow: Tensor, draws: DrawTensors) -> Tensor:

@@ -55,8 +55,8 @@ class BlockMaps(Maps):
         sizes = sorted({m.blocks.shape for m in maps})
         if len(sizes) > 1:
             raise ValueError(
-                f"the blocks of a batch have one size, got {sizes[0]} and {sizes[-1]} (blocks, tokens); use "
-                "TargetBlocks(scope='batch')"
+                f"all blocks of a batch must have the same size, got {sizes[0]} and {sizes[-1]} (blocks, "
+                "tokens); use TargetBlocks(scope='batch')"
             )
         batch = super(BlockMaps, cls).batched(maps, grid, ragged=ragged)
         return BlockMaskBatch(

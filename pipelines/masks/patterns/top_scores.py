@@ -51,7 +51,9 @@ class TopScores(Mask):
     def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
         scores = sized(draw.cues.need("scores", by="TopScores"), grid.size, "scores", "TopScores").astype(np.float64)
         if np.isnan(scores).any():
-            raise ValueError(f"TopScores needs scores without NaN, got {np.isnan(scores).sum()} NaN of {len(scores)}")
+            raise ValueError(
+                f"TopScores needs scores without NaN, got {np.isnan(scores).sum()} NaN among {len(scores)}"
+            )
         if draw.cues.words is not None:
             scores[sized(draw.cues.words, grid.size, "words", "TopScores") < 0] = -np.inf
         hidden = np.zeros(grid.size, dtype=np.bool_)

@@ -152,7 +152,7 @@ class Piecewise(ProgressSchedule):
     def validate(self) -> None:
         places = [place for place, _ in self.points]
         if not places or any(b < a for a, b in pairwise(places)):
-            raise ValueError(f"points must be (progress, ratio) pairs with rising progress, got {self.points}")
+            raise ValueError(f"points must be (progress, ratio) pairs with increasing progress, got {self.points}")
 
     @property
     def points_of_change(self) -> tuple[float, ...]:

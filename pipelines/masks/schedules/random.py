@@ -49,8 +49,8 @@ class ScopedSchedule(RatioSchedule):
         """
         if self.scope == "frame":
             raise ValueError(
-                f"{self} draws a ratio for each frame, and the pattern counts over the whole view; use a pattern that "
-                "counts for each frame (PerFrame, Block), or a scope of view, sample or batch"
+                f"{self} draws a ratio for each frame, but the pattern counts over the full view; use a "
+                "pattern that counts per frame (PerFrame, Block), or a scope of view, sample or batch"
             )
         return draw.generator(self.scope, f"law {self.name}")  # the word is part of the seed
 
@@ -144,7 +144,7 @@ class UniformCount(ScopedSchedule):
 
     def validate(self) -> None:
         if self.low < 0 or (self.high is not None and self.high < self.low):
-            raise ValueError(f"a count lies in 0 <= low <= high, got low={self.low}, high={self.high}")
+            raise ValueError(f"counts must satisfy 0 <= low <= high, got low={self.low}, high={self.high}")
 
     def count(self, n: int, draw: Draw, rounding: Rounding) -> int:
         return self._count(n, self.generator(draw))
@@ -183,8 +183,8 @@ class TruncatedNormal(RandomSchedule):
         below, above = self._ends()
         if above - below < 1e-6:
             raise ValueError(
-                f"less than a millionth of a normal of mean {self.mean} and std {self.std} lies in [{self.low}, "
-                f"{self.high}]: move the mean, widen std, or use Uniform"
+                f"less than a millionth of a normal distribution with mean {self.mean} and std {self.std} "
+                f"lies in [{self.low}, {self.high}]: move the mean, widen std, or use Uniform"
             )
 
     def sample(self, rng: np.random.Generator) -> float:
@@ -270,7 +270,7 @@ class MultiRatio(ProportionSchedule):
 def check_interval(low: float, high: float) -> None:
     """Raise ValueError unless 0 <= low <= high <= 1."""
     if not 0 <= low <= high <= 1:
-        raise ValueError(f"masked ratios lie in 0 <= low <= high <= 1, got low={low}, high={high}")
+        raise ValueError(f"masked ratios must satisfy 0 <= low <= high <= 1, got low={low}, high={high}")
 
 
 SCHEDULES = (

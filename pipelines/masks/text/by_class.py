@@ -67,7 +67,7 @@ class ByClass(Mask):
         weights = class_weights(np.array(self.scores) if published is None else published.scores)
         classes = sized(draw.cues.need("classes", by="ByClass"), grid.size, "classes", "ByClass")[words.first]
         if len(classes) and classes.max() >= len(weights):
-            raise ValueError(f"scores exist for classes 0 to {len(weights) - 1}, got class {classes.max()}")
+            raise ValueError(f"there are scores only for classes 0 to {len(weights) - 1}, got class {classes.max()}")
         chances = np.where(classes < 0, 0.5, weights[classes])
         count = words.hidden_count(as_schedule(self.ratio), draw, self.rounding)
         accepted = np.flatnonzero(draw.rng.random(len(chances)) < chances)

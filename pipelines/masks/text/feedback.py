@@ -63,7 +63,7 @@ class Feedback:
     ) -> None:
         if classes < 1 or version < 0:
             raise ValueError(
-                f"a channel has 1 or more classes and a version of 0 or more, got {classes=} and {version=}"
+                f"a channel must have at least 1 class and a version of at least 0, got {classes=} and {version=}"
             )
         self.classes = classes
         self._owner = os.getpid()
@@ -79,7 +79,7 @@ class Feedback:
             RuntimeError: This process did not create the channel.
         """
         if os.getpid() != self._owner:
-            raise RuntimeError("only the process that made the channel publishes, such as the trainer's")
+            raise RuntimeError("only the process that created the channel, such as the trainer, may publish")
         checked = self._checked(scores.detach().cpu().numpy() if isinstance(scores, torch.Tensor) else scores)
         with self._lock:
             version = self.read().version + 1
@@ -95,12 +95,12 @@ class Feedback:
             again = self._slot(0)
             if first is not None and again is not None and first.version == again.version:
                 return first  # otherwise the writer started to overwrite the first slot before the second was complete
-        raise RuntimeError("the feedback contains no complete scores: another program wrote into its shared memory")
+        raise RuntimeError("the feedback contains no complete scores: another program has written to its shared memory")
 
     def _checked(self, scores: Sequence[float] | npt.NDArray[Any]) -> npt.NDArray[np.float64]:
         values = np.asarray(scores, dtype=np.float64)
         if values.shape != (self.classes,) or not np.isfinite(values).all():
-            raise ValueError(f"the scores are {self.classes} finite numbers, got {scores!r}")
+            raise ValueError(f"the scores must be {self.classes} finite numbers, got {scores!r}")
         return values
 
     def _write(self, version: int, scores: npt.NDArray[np.float64]) -> None:
@@ -150,9 +150,9 @@ def smoothed(
         momentum: Weight of the old average.
     """
     if not 0 <= momentum <= 1:
-        raise ValueError(f"momentum lies in [0, 1], got {momentum}")
+        raise ValueError(f"momentum must be in [0, 1], got {momentum}")
     if loss.shape != classes.shape:
-        raise ValueError(f"each loss has a class, got losses {tuple(loss.shape)} and classes {tuple(classes.shape)}")
+        raise ValueError(f"each loss needs a class, got losses {tuple(loss.shape)} and classes {tuple(classes.shape)}")
     n = len(scores)
     places = torch.where(classes < 0, n + 1, classes.clamp(max=n)).flatten()
     sums = torch.zeros(2, n + 2, dtype=torch.float64, device=loss.device)
@@ -160,7 +160,9 @@ def smoothed(
     sums.index_add_(1, places, torch.stack([loss.detach().flatten().double(), ones]))
     known = sums.cpu().numpy()
     if known[1, n]:
-        raise ValueError(f"there are scores for the classes 0 to {n - 1}, got {int(known[1, n])} losses of higher ones")
+        raise ValueError(
+            f"there are scores only for classes 0 to {n - 1}, got {int(known[1, n])} losses for higher classes"
+        )
     total, count = known[:, :n]
     mean = total / np.maximum(count, 1)
     return np.where(count > 0, momentum * scores + (1 - momentum) * mean, scores)

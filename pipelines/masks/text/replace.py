@@ -93,7 +93,7 @@ def _stack_values(
     if not given:
         return None
     if len(given) < len(values):
-        raise ValueError(f"all texts of a batch have {name} or none has, got {len(given)} of {len(values)}")
+        raise ValueError(f"either all texts of a batch must have {name} or none, got {len(given)} of {len(values)}")
     return wrap_tensor(np.array(given))
 
 
@@ -146,7 +146,7 @@ class Replace(Mask):
 
     def maps(self, grid: TokenGrid, draw: Draw) -> TextMaps:
         if self.mask_id == OF_THE_SPLIT:
-            raise ValueError(f"{self} has no ids; pass mask_id= and vocabulary=, or draw it by a loader of texts")
+            raise ValueError(f"{self} has no ids; pass mask_id= and vocabulary=, or draw it in a text loader")
         maps = self.mask.maps(grid, draw)
         tokens = sized(draw.cues.need("tokens", by="Replace"), grid.size, "tokens", "Replace").astype(np.int64)
         places = np.flatnonzero(maps.hidden)

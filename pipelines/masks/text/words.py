@@ -180,7 +180,7 @@ class TextWords:
         words = given[places]
         new = words[1:] != words[:-1]
         if (words[1:] < words[:-1]).any():
-            raise ValueError(f"{by} needs words whose numbers ascend along the text, got {given.tolist()}")
+            raise ValueError(f"{by} needs word numbers that increase along the text, got {given.tolist()}")
         inside = np.zeros(len(places), dtype=np.int64)
         np.cumsum(new, out=inside[1:])
         lengths = np.bincount(inside)

@@ -144,7 +144,7 @@ def test_names_and_pickles() -> None:
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: CenterCrop().draw(0, 256, 224, rng()), "at least 1 pixel, got width=0"),
+        (lambda: CenterCrop().draw(0, 256, 224, rng()), "at least 1 pixel in each direction, got width=0"),
     ],
 )
 def test_wrong_settings_are_refused(build: object, message: str) -> None:

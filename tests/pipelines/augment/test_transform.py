@@ -193,7 +193,7 @@ def test_a_resume_with_another_is_refused_by_name(clips: Path) -> None:
             r"augment must be.*make\ Left\ a\ subclass\ of\ maskstream\.pipelines\.augment\.crop\.Augmentation",
         ),
         ({"transform": Transform}, r"transform must be.*pass\ an\ instance,\ Transform\(\.\.\.\)"),
-        ({"transform": "Inverted"}, r"transform='Inverted' is not a Transform; .* or the package\.module:Name of one"),
+        ({"transform": "Inverted"}, r"transform='Inverted' is not a Transform; .* or its package\.module:Name"),
         ({"transform": f"{HERE}:Invreted"}, "has no 'Invreted', did you mean 'Inverted'"),
         ({"transform": f"{HERE}:Left"}, "is not a Transform"),
     ],

@@ -254,10 +254,10 @@ def test_which_clips_the_vectors_fit(frames: list[int], steps: int) -> None:
 
 
 def test_mistakes_are_refused(pan: tuple[list, np.ndarray]) -> None:
-    with pytest.raises(ValueError, match="reaches out of a frame of 340 x 256 pixels"):
+    with pytest.raises(ValueError, match="extends beyond a frame of 340 x 256 pixels"):
         codec_flow(pan[0], Crop(x=100, y=0, width=256, height=256), source=(WIDTH, HEIGHT), size=224)
     with pytest.raises(ValueError, match="lie outside a frame of 160 x 120 pixels"):
         codec_flow(pan[0], Crop(x=0, y=0, width=96, height=96), source=(160, 120), size=224)
     clip = np.zeros((10, 112, 112, 3), dtype=np.uint8)
-    with pytest.raises(ValueError, match=r"clip is uint8 \(10, 224, 224, 3\), got shape"):
+    with pytest.raises(ValueError, match=r"clip must be uint8 \(10, 224, 224, 3\), got shape"):
         codec_flow(pan[0], Crop(x=0, y=0, width=96, height=96), source=(WIDTH, HEIGHT), size=224, clip=clip)

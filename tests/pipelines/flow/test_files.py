@@ -50,15 +50,15 @@ def test_the_longest_vectors_of_kitti(tmp_path: Path) -> None:
 
 def test_mistakes_are_refused(tmp_path: Path) -> None:
     for write, name in ((write_flo, "a.flo"), (write_kitti, "a.png")):
-        with pytest.raises(ValueError, match=r"one field \(h, w, 2\), x then y, got the shape \(2, 5, 7, 2\)"):
+        with pytest.raises(ValueError, match=r"one flow field \(h, w, 2\), x then y, got the shape \(2, 5, 7, 2\)"):
             write(tmp_path / name, np.zeros((2, 5, 7, 2), np.float32))
-    with pytest.raises(OSError, match=r"its name ends with \.png"):
+    with pytest.raises(OSError, match=r"its name must end with \.png"):
         write_kitti(tmp_path / "a.jpg", field())
     (tmp_path / "no.flo").write_bytes(b"nothing")
     (tmp_path / "no.png").write_bytes(b"nothing")
     with pytest.raises(OSError, match=r"is not a readable \.flo file"):
         read_flo(tmp_path / "no.flo")
-    with pytest.raises(OSError, match="is not a readable PNG of KITTI"):
+    with pytest.raises(OSError, match="is not a readable KITTI flow PNG"):
         read_kitti(tmp_path / "no.png")
 
 

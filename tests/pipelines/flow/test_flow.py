@@ -69,7 +69,7 @@ def test_dis_is_the_same_from_many_threads_and_after_other_clips() -> None:
 
 def test_dis_refuses_what_it_cannot_do() -> None:
     clip = np.zeros((2, 64, 64, 3), dtype=np.uint8)
-    with pytest.raises(ValueError, match="preset is one of ultrafast, fast, medium, got 'slow'"):
+    with pytest.raises(ValueError, match="preset must be one of ultrafast, fast, medium, got 'slow'"):
         dis_flow(clip, preset="slow")
     with pytest.raises(ValueError, match="or None, got 2"):
         dis_flow(clip, scale=2)

@@ -67,7 +67,7 @@ def test_other_words_are_refused_when_the_data_config_is_made(data: type[VideoDa
         data(flow="codex")
     with pytest.raises(ValueError, match="no_such_module_of_a_test"):
         data(flow="no_such_module_of_a_test:Flow")
-    with pytest.raises(ValueError, match="is not a SampleFlow or BatchFlow; name a subclass of one"):
+    with pytest.raises(ValueError, match="is not a SampleFlow or BatchFlow; pass a subclass"):
         data(flow="maskstream.pipelines.flow:dis_flow")
     with pytest.raises(ValueError, match="flow must be"):
         data(flow=None)  # type: ignore[arg-type]

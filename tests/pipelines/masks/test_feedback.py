@@ -49,7 +49,7 @@ def test_no_read_mixes_two_versions() -> None:
 @pytest.mark.slow
 def test_only_the_trainer_publishes_and_the_memory_has_no_name() -> None:
     refused, (version, name) = lines("one-way", code=-9)
-    assert "only the process that made the channel publishes" in refused
+    assert "only the process that created the channel" in refused
     assert version == 1
     assert name.endswith("(deleted)")
 
@@ -123,9 +123,9 @@ def test_threads_publish_in_turn() -> None:
 def test_wrong_scores_are_refused() -> None:
     feedback = Feedback(2)
     for wrong in ([1.0], [1.0, float("nan")], [float("inf"), 0.0], [[1.0, 2.0]]):
-        with pytest.raises(ValueError, match="the scores are 2 finite numbers"):
+        with pytest.raises(ValueError, match="the scores must be 2 finite numbers"):
             feedback.publish(wrong)
-    with pytest.raises(ValueError, match="1 or more classes"):
+    with pytest.raises(ValueError, match="at least 1 class"):
         Feedback(0)
     with pytest.raises(RuntimeError, match="process that is being started"):
         pickle.dumps(feedback)
@@ -161,9 +161,9 @@ def test_smoothed_scores_are_the_published_ones() -> None:
     np.testing.assert_allclose(smoothed(scores, loss, classes, momentum), expected, rtol=1e-12)
     assert smoothed(scores, loss.float(), classes)[4] == scores[4]  # a class that did not occur
     np.testing.assert_array_equal(smoothed(scores, loss[:0], classes[:0]), scores)
-    with pytest.raises(ValueError, match=r"momentum lies in \[0, 1\], got 1.5"):
+    with pytest.raises(ValueError, match=r"momentum must be in \[0, 1\], got 1.5"):
         smoothed(scores, loss, classes, 1.5)
-    with pytest.raises(ValueError, match=r"the classes 0 to 4, got \d+ losses of higher ones"):
+    with pytest.raises(ValueError, match=r"classes 0 to 4, got \d+ losses for higher classes"):
         smoothed(scores, loss, classes + 2)
-    with pytest.raises(ValueError, match="each loss has a class"):
+    with pytest.raises(ValueError, match="each loss needs a class"):
         smoothed(scores, loss[:3], classes)

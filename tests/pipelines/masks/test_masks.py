@@ -178,7 +178,7 @@ def test_grids() -> None:
         TokenGrid.video(0, 224, 224)
     with pytest.raises(ValueError, match="at least 1, got tubelet=0"):
         TokenGrid.video(16, 224, 224, tubelet=0)
-    with pytest.raises(ValueError, match="one length and one patch extent per axis"):
+    with pytest.raises(ValueError, match="one length and one patch size per axis"):
         TokenGrid(axes=("t", "h"), shape=(8, 14, 14), patch=(2, 16, 16))
     with pytest.raises(ValueError, match="different names"):
         TokenGrid(axes=("t", "h", "h"))
@@ -205,11 +205,13 @@ def test_wrong_grids_and_flows_are_refused() -> None:
     for mask in (RunningCell(), MotionGuided()):
         with pytest.raises(ValueError, match=r"needs a grid with the axes \('t', 'h', 'w'\), got \('time', 'freq'\)"):
             mask.draw(audio, draws(1, some_flow(1)))
-    with pytest.raises(ValueError, match="h and w are even, got h=7, w=7"):
+    with pytest.raises(ValueError, match="h and w must be even, got h=7, w=7"):
         RunningCell().draw(TokenGrid.video(16, 112, 112), rngs(1))
     with pytest.raises(ValueError, match="MotionGuided needs the mask input flow"):
         MotionGuided().draw(VIDEO, rngs(1))
-    with pytest.raises(ValueError, match=r"16 frames needs the flow between them, \(15, h, w, 2\), got \(7, 7, 7, 2\)"):
+    with pytest.raises(
+        ValueError, match=r"16 frames needs the flow between them, with shape \(15, h, w, 2\), got \(7, 7, 7, 2\)"
+    ):
         MotionGuided().draw(VIDEO, draws(1, some_flow(1, frames=8)))
 
 

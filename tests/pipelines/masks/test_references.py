@@ -187,7 +187,7 @@ def test_every_plane_shows_a_token(side: int) -> None:
 
 
 def test_blocks_of_several_sizes_are_refused() -> None:
-    with pytest.raises(ValueError, match="blocks of a batch have one size"):
+    with pytest.raises(ValueError, match="blocks of a batch must have the same size"):
         Padded(mask=TargetBlocks(scope="view")).draw(IMAGE, draws_of(IMAGE, [str(i) for i in range(20)]))
 
 

@@ -74,9 +74,9 @@ def test_scopes(schedule: RatioSchedule) -> None:
     per_frame = scoped(schedule, "frame").per_frame(draw_of(), 5)
     assert len(set(per_frame)) == 5
     assert per_frame == scoped(schedule, "frame").per_frame(draw_of(), 5)
-    with pytest.raises(ValueError, match="draws a ratio for each frame, and the pattern counts"):
+    with pytest.raises(ValueError, match="draws a ratio for each frame, but the pattern counts"):
         scoped(schedule, "frame").draw(here)
-    with pytest.raises(ValueError, match="a random number that a batch shares needs the sample's key"):
+    with pytest.raises(ValueError, match="a random number shared by a batch needs the sample's key"):
         batch.draw(Draw(rng=np.random.default_rng(0)))
 
 
@@ -242,10 +242,10 @@ def test_schedules_pickle_and_their_repr_rebuilds_them(schedule: RatioSchedule) 
         (lambda: UniformCount(low=3, high=2), "0 <= low <= high, got low=3, high=2"),
         (lambda: TruncatedNormal(low=-0.1), "got low=-0.1"),
         (lambda: TruncatedNormal(mean=0.0, std=0.01), "less than a millionth"),
-        (lambda: masks.Random(ratio=Linear(start=1.2)), r"the ratio at the start lies in \[0, 1\], got 1.2"),
-        (lambda: Piecewise(points=((0.5, 0.1), (0.4, 0.2))), "pairs with rising progress"),
+        (lambda: masks.Random(ratio=Linear(start=1.2)), r"the ratio at the start must be in \[0, 1\], got 1.2"),
+        (lambda: Piecewise(points=((0.5, 0.1), (0.4, 0.2))), "pairs with increasing progress"),
         (lambda: masks.Tube(ratio=Piecewise(points=((0.0, 1.1),))), "got 1.1"),
-        (lambda: masks.Curriculum(share=Linear(end=1.5)), r"the ratio at the end lies in \[0, 1\], got 1.5"),
+        (lambda: masks.Curriculum(share=Linear(end=1.5)), r"the ratio at the end must be in \[0, 1\], got 1.5"),
     ],
 )
 def test_wrong_settings_are_refused(build: object, message: str) -> None:

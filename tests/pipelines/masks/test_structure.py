@@ -266,7 +266,7 @@ def test_wrong_grids_are_refused() -> None:
     for mask in masks:
         with pytest.raises(ValueError, match=r"needs a grid with the axes .*, got \('h', 'w'\)"):
             mask.hide(grid_of("h w", 4, 4), draw_of(0))
-    with pytest.raises(ValueError, match="hides 5 joints of a frame, got a grid of 4"):
+    with pytest.raises(ValueError, match="hides 5 joints per frame, got a grid of 4"):
         Joints().hide(grid_of("frame joint", 3, 4), draw_of(0))
     with pytest.raises(ValueError, match="needs a grid of 17 joints or more, got 16"):
         Limbs().hide(SKELETON, draw_of(0))

@@ -324,9 +324,9 @@ def test_wrong_cues_are_refused() -> None:
             WholeWords(),
             r"needs the mask input words with shape \(12,\), got \(5,\)",
         ),
-        ({"words": np.arange(12)[::-1].copy()}, WholeWords(), "words whose numbers ascend along the text"),
+        ({"words": np.arange(12)[::-1].copy()}, WholeWords(), "word numbers that increase along the text"),
         ({"tokens": None}, Replace(mask=Tokens(), mask_id=1, vocabulary=9), "Replace needs the mask input tokens"),
-        ({"classes": np.full(12, 17)}, ByClass(), "scores for the classes 0 to 16, got class 17"),
+        ({"classes": np.full(12, 17)}, ByClass(), "scores only for classes 0 to 16, got class 17"),
         ({"scores": None}, ScoredFirst(), "ScoredFirst needs the mask input scores"),
     ]:
         with pytest.raises(ValueError, match=message):

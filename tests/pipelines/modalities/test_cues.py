@@ -253,8 +253,8 @@ def test_spectrograms_are_made_where_a_mask_follows_them(
             {"mask": Asking(needs="frames")},
             "`needs` must be a set of names, got 'frames'; set needs = frozenset",
         ),
-        ("image", {"mask": Lowest(of="spectrogram")}, "needs spectrogram, and images have only frames"),
-        ("audio", {"mask": Lowest()}, "needs frames, and sounds have only spectrogram, waveform"),
+        ("image", {"mask": Lowest(of="spectrogram")}, "needs spectrogram, but images have only frames"),
+        ("audio", {"mask": Lowest()}, "needs frames, but sounds have only spectrogram, waveform"),
         ("trajectory", {"mask": Lowest(of="depth"), "depth": False}, "walks that are read with depth=False have only"),
         ("audiovisual", {"audio_mask": Lowest(of="flow")}, "sounds of clips have only frames, spectrogram, waveform"),
         (

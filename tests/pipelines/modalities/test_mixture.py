@@ -104,10 +104,10 @@ def test_a_file_imports_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("weights", "epochs", "said"),
     [
-        ((1, 10**400), None, "weights are numbers above 0, .*got 1000.*; leave out"),
-        ((1, 1 << 31), None, "whole weights are counted out sample by sample, so they sum to at most 1,073,741,824"),
+        ((1, 10**400), None, "weights must be numbers above 0, .*got 1000.*; leave out"),
+        ((1, 1 << 31), None, "integer weights must sum to at most 1,073,741,824"),
         ((1, BySize(temperature=1e-6)), None, r"20 \*\* \(1 / 1e-06\) is too large"),
-        ((1, 1), (None, 1e308), "epochs=1e.308: it is a number above 0"),
+        ((1, 1), (None, 1e308), "epochs=1e.308: each must be None, or a number above 0"),
     ],
 )
 def test_numbers_that_are_too_large_are_refused(weights: Any, epochs: Any, said: str) -> None:

@@ -230,6 +230,6 @@ def test_a_worker_makes_the_same_batches(images: Path) -> None:
 
 def test_masks_of_a_budget_are_those_of_all_parts(images: Path) -> None:
     with pytest.raises(
-        ValueError, match=r"a token budget requires masks without inputs, but Marked\(\) needs occupied"
+        ValueError, match=r"a token budget requires masks that need no inputs, but Marked\(\) needs occupied"
     ):
         SizeData().loader(images, batch_size=1, device="cpu", token_budget=100, steps=5)

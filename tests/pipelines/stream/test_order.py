@@ -93,8 +93,8 @@ def test_validation_sees_each_sample_once_and_pads_with_weight_zero():
 @pytest.mark.parametrize(
     ("settings_", "says"),
     [
-        ({"global_batch": 0}, "it must be at least 1"),
-        ({"global_batch": 4, "lanes": 3}, "do not divide"),
+        ({"global_batch": 0}, "global_batch must be at least 1, got 0"),
+        ({"global_batch": 4, "lanes": 3}, "cannot be divided evenly into 3 lanes"),
         ({"global_batch": 16, "lanes": 16}, "at most one lane per shard"),
         ({"global_batch": 4, "block": 0}, "None for all"),
         ({"global_batch": 400}, "lower batch_size"),

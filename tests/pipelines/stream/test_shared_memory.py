@@ -170,7 +170,7 @@ def test_files_that_this_process_cannot_open_are_an_error_that_says_so(ends, mon
         return data, files, flags, address
 
     monkeypatch.setattr(socket, "recv_fds", short)
-    with pytest.raises(OSError, match=r"handed over 2 files and 1 arrived.*ulimit -n"):
+    with pytest.raises(OSError, match=r"sent 2 files but 1 arrived.*ulimit -n"):
         sent(ends, torch.arange(20_000).reshape(2, -1).unbind() + tuple(map(str, range(2000))))
 
 

@@ -184,8 +184,8 @@ def test_wrong_weights_and_epochs_are_refused(uneven, split):
             mix(list(zip((a, b), weights, strict=True)), epochs=epochs)
     falls = Piecewise(points=((0.0, 1.0), (0.5, 0.0)))
     for weights, epochs, says in [
-        ((falls, falls), None, r"at progress 0\.5\d* of the run .* not all 0"),
-        ((Linear(start=-1.0, end=1.0), 1), None, "from 0 on"),
+        ((falls, falls), None, r"at progress 0\.5\d* of the run, .* not all 0"),
+        ((Linear(start=-1.0, end=1.0), 1), None, "of at least 0"),
         ((BySize(temperature=Linear(start=1.0, end=-1.0)), 1), None, "a temperature must be above 0"),
         ((falls, 1), (None, 1), "samples left"),
     ]:
@@ -195,7 +195,7 @@ def test_wrong_weights_and_epochs_are_refused(uneven, split):
         BySize(temperature=0.0)
     with pytest.raises(ValueError, match="finite"):
         Linear(start=float("nan"))
-    with pytest.raises(ValueError, match=r"lies in \[0, 1\], got 3"):
+    with pytest.raises(ValueError, match=r"must be in \[0, 1\], got 3"):
         masks.Random(ratio=Linear(start=3.0))
 
 

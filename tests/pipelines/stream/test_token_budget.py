@@ -102,7 +102,7 @@ def test_what_cannot_be_held_to_a_budget_is_refused(split: Path) -> None:
             Loader(source, batch_size=4, steps=steps, token_budget=budget, device="cpu")
 
     falling = Random(ratio=Falling(start=0.9, end=0.5))
-    refused(r"budget of 60 does not hold the smallest batch: 4 samples .* up to 16", mask=falling, budget=60)
+    refused(r"budget of 60 is too small for the smallest batch: 4 samples .* up to 16", mask=falling, budget=60)
     refused("pass steps=", mask=falling, steps=None)
     refused("pass mask=", mask=None)
     refused("needs flow", mask=MotionGuided())
@@ -122,7 +122,7 @@ def test_a_run_has_the_fewest_steps_that_show_all_samples_so_often(split: Path) 
         assert shown[0] < 11 * epochs <= shown[1]
     with pytest.raises(ValueError, match="pass mask="):
         run_steps(replace(source, visible=None), epochs=1, global_batch=4, token_budget=64)
-    with pytest.raises(ValueError, match="budget of 63 does not hold the smallest batch: 4 samples"):
+    with pytest.raises(ValueError, match="budget of 63 is too small for the smallest batch: 4 samples"):
         run_steps(source, epochs=1, global_batch=4, token_budget=63)
 
 

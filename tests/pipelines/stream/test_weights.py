@@ -121,7 +121,7 @@ def test_where_weights_come_from(split, tmp_path):
     ("weights", "says"),
     [
         ([1, 2], "2 weights for 11 samples"),
-        ([-1.0] * 11, "finite numbers from 0 on"),
+        ([-1.0] * 11, "finite numbers of at least 0"),
         ([0.0] * 11, "not all 0"),
         ([float("nan")] * 11, "finite numbers"),
         ("none.csv", "is not a csv file with the columns key and weight"),

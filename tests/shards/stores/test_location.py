@@ -50,7 +50,7 @@ def test_the_parts_of_a_url(url: str, place: StorePlace, monkeypatch: pytest.Mon
     ("url", "words"),
     [
         ("ftp://host/a", "s3://, gs://, az://, http://, https://, hf://"),
-        ("file:///a", "expected local paths"),
+        ("file:///a", "expected a local path"),
         ("s3://", "has no bucket"),
         ("https:///a", "has no server"),
         ("s3://b/a/../c", "'.' and '..' are not allowed"),

@@ -262,7 +262,7 @@ def test_samples_without_a_usable_picture_are_replaced(tmp_path: Path) -> None:
         ({"row_tokens": 10}, r"row_tokens=10 is less than one sample needs: of 1 x 8 x 8 tokens 16 .*lower `most`"),
         ({"row_targets": 20}, r"row_targets=20 is less than one sample needs: of 1 x 8 x 8 tokens 48 are targets"),
         ({"row_tokens": 100_000}, "row_tokens=100000: 60 samples do not fill one row"),
-        ({"rows": 1000}, r"60 samples give \d+ rows of 64 visible tokens.* lower rows or row_tokens"),
+        ({"rows": 1000}, r"60 samples fill \d+ rows of 64 visible tokens.* lower rows or row_tokens"),
         (
             {"mask": masks.Random(ratio=masks.Uniform(scope="batch"))},
             "draws the number of visible tokens per batch",
