@@ -107,7 +107,7 @@ def test_what_cannot_be_held_to_a_budget_is_refused(split: Path) -> None:
     refused("pass mask=", mask=None)
     refused("needs flow", mask=MotionGuided())
     refused("hides all 32", mask=Random(ratio=1.0))
-    refused("but .* draws them", mask=Padded(mask=Random(ratio=Uniform(low=0.2, high=0.9))))
+    refused("but .* draws a random one", mask=Padded(mask=Random(ratio=Uniform(low=0.2, high=0.9))))
     refused("shuffle=True", mask=falling, shuffle=False)
 
 

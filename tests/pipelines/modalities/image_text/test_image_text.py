@@ -264,7 +264,7 @@ def test_impossible_settings_are_refused(split):
         ImageTextData(text=("title",))
     with pytest.raises(ValueError, match="length must be an integer of at least 4, got 3"):
         ImageTextData(length=3)
-    with pytest.raises(ValueError, match="needs words, and pictures with texts have only box, frames"):
+    with pytest.raises(ValueError, match="needs words, but pictures with texts have only box, frames"):
         ImageTextData(image_mask=masks.WholeWords())
     with pytest.raises(ValueError, match="would hide padding"):
         ImageTextData(text_mask=masks.Random(ratio=0.5))
