@@ -215,7 +215,7 @@ def test_a_loader_of_sounds_takes_one_of_waveforms_alone() -> None:
 def test_another_shape_or_type_is_an_error_that_names_both(
     clips: Path, transform: Transform, got: str, workers: int
 ) -> None:
-    with pytest.raises(ValueError, match=rf"returned {got}; return an array uint8 \(4, 32, 32, 3\)"):
+    with pytest.raises(ValueError, match=rf"returned {got}; it must return an array uint8 \(4, 32, 32, 3\)"):
         first(replace(PLAIN, transform=transform), clips, workers=workers)
 
 

@@ -345,7 +345,7 @@ def test_impossible_clips_are_refused_before_training_starts(clips: Path, given:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"native": Native(patch=24)}, "patch=24 of Native: 128 bins are no whole patches"),
+        ({"native": Native(patch=24)}, "patch=24 in Native does not divide 128 bins evenly"),
         ({"native": Native(patch=16, least=1, most=7)}, "the shortest sound has 8 tokens of 16 frames each; most=7"),
         ({"sound": AudioClip(seconds=0.1)}, r"sound.seconds=0.1 \(10 frames\) must leave room for it"),
         ({"sound": AudioClip(sample_rate=8000)}, "use the same rate for both"),
