@@ -112,7 +112,7 @@ def test_what_is_refused() -> None:
     grid = TokenGrid.video(8, 64, 64)
     flow = torch.zeros(2, 7, 8, 8, 2)
     draws = [Draw(rng=np.random.default_rng(n)) for n in range(2)]
-    with pytest.raises(ValueError, match=r"the flow between them, \(7, h, w, 2\), got \(6, 8, 8, 2\)"):
+    with pytest.raises(ValueError, match=r"the flow between them, with shape \(7, h, w, 2\), got \(6, 8, 8, 2\)"):
         MotionGuided().draw_on_device(grid, draws, flow[:, 1:])
     with pytest.raises(ValueError, match=r"equally many visible tokens, got .*masks\.Padded"):
         MotionGuided(ratio=Uniform(low=0.1, high=0.9)).draw_on_device(grid, draws, flow)

@@ -209,7 +209,7 @@ def test_top_scores_of_texts_and_of_equal_scores() -> None:
     mask = TopScores(ratio=0.7)
     assert np.flatnonzero(mask.hide(token_grid(6), draw_of(0, cues))).tolist() == [1, 2]
     assert np.flatnonzero(mask.hide(token_grid(6), draw_of(1, cues))).tolist() == [1, 2]
-    with pytest.raises(ValueError, match="got 1 NaN of 6"):
+    with pytest.raises(ValueError, match="got 1 NaN among 6"):
         mask.hide(token_grid(6), draw_of(0, replace(cues, scores=np.array([0, 1, np.nan, 3, 4, 5]))))
 
 

@@ -306,7 +306,7 @@ def test_orders_of_words_are_uniform_and_each_rows_own() -> None:
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: Replace(mask=Tokens(), mask_id=0, vocabulary=9, keep=0.6, random=0.6), "together at most 1"),
+        (lambda: Replace(mask=Tokens(), mask_id=0, vocabulary=9, keep=0.6, random=0.6), "sum to at most 1"),
         (lambda: Replace(mask=Tokens(), mask_id=0, vocabulary=0), "got vocabulary=0"),
     ],
 )

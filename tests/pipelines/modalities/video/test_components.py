@@ -122,7 +122,7 @@ def test_a_sample_without_the_component_is_a_bad_sample(rig):
 
 
 def test_the_component_must_be_named_if_several_fit(rig):
-    with pytest.raises(ValueError, match=r"3 components are video: cam0\.mp4, cam1\.mp4, depth\.mp4; name one with"):
+    with pytest.raises(ValueError, match=r"3 components are video: cam0\.mp4, cam1\.mp4, depth\.mp4; choose one with"):
         opened(rig)
     with pytest.raises(ValueError, match=r"'cam2\.mp4' does not exist; components that are video: cam0\.mp4, cam1"):
         opened(rig, component="cam2.mp4")
