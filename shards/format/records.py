@@ -276,7 +276,7 @@ class Records(Generic[RecordT]):
         if job is not None and (changes := "; ".join(differences(job.settings, _reload_settings(settings)))):
             raise ResumeError(
                 f"{self.output.location} was started with different settings ({changes}); use its settings, "
-                f"choose another output folder, or delete {self._folder} to start over"
+                f"choose a different output folder, or delete {self._folder} to start over"
             )
 
     def begin(self, settings: Mapping[str, Any]) -> None:

@@ -174,7 +174,7 @@ class SoundReader:
         with self.manifest.reading(plan.index, self.component):
             sound = (self._indexed if plan.header is None else self._encoded)(plan, stats)
             if not np.isfinite(sound).all():
-                raise DataError("decodes to a non-finite sample")
+                raise DataError("decodes to a sample that is not finite")
         sound = sound[: self.clip.n_samples]
         return np.resize(sound, (self.clip.n_samples, sound.shape[1])) if self.clip.short == "repeat" else sound
 

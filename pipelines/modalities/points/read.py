@@ -137,7 +137,7 @@ class PointSelection(Config):
         if got.min() >= -_FARTHEST and got.max() <= _FARTHEST:  # both are false for NaN
             return np.ascontiguousarray(got)
         if not np.isfinite(got).all():
-            raise PointsError("contains a non-finite number")
+            raise PointsError("contains a number that is not finite")
         if np.abs(got[:, :3]).max() > _FARTHEST:
             raise PointsError(
                 f"has a point farther than {_FARTHEST:g} from the origin, so its square overflows float32"

@@ -310,7 +310,9 @@ class PoseData(PoseSettings, RowConfig[PosePlan, PoseBatch]):
                     poses = np.frombuffer(data, dtype="<f4").reshape(-1, len(JOINTS), 3)
                     # Both are false for NaN.
                     if not (poses.min() > -_FARTHEST_M and poses.max() < _FARTHEST_M):
-                        raise PoseError(f"has a non-finite number, or a joint farther than {_FARTHEST_M:g} m away")
+                        raise PoseError(
+                            f"has a number that is not finite, or a joint farther than {_FARTHEST_M:g} m away"
+                        )
                 clip = poses[plan.numbers - plan.numbers[0]]
                 for view in range(own.start, own.stop):
                     rng = next(rngs)

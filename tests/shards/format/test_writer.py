@@ -149,6 +149,6 @@ def test_what_a_shard_refuses(tmp_path: Path, samples: list[Sample], monkeypatch
     with pytest.raises(ValueError, match=r"must end in .tar"):
         write_shard(tmp_path / "toy.tgz", samples)
     monkeypatch.setattr(writer, "MAX_MEMBER_BYTES", 100)
-    with pytest.raises(ShardError, match=r"'mp4' of 'toy/0000' has .* at most 100"):
+    with pytest.raises(ShardError, match=r"'mp4' of 'toy/0000' has .* limit of a USTAR member is 100"):
         write_shard(path, samples)
     assert list(tmp_path.iterdir()) == []

@@ -23,7 +23,7 @@ def test_a_second_writer_is_refused_at_once_and_the_folder_is_left_clean(tmp_pat
     folder = tmp_path / "new"
     with sole_writer(folder), sole_writer(tmp_path / "other"):
         for _ in range(2):
-            with pytest.raises(BusyError, match=rf"new \(process {os.getpid()} on .*choose another output folder"):
+            with pytest.raises(BusyError, match=rf"new \(process {os.getpid()} on .*choose a different output folder"):
                 sole_writer(folder).__enter__()
     assert list(folder.iterdir()) == []
     with sole_writer(folder):

@@ -37,7 +37,7 @@ def test_a_second_training_is_refused_at_once_and_one_that_was_killed_is_in_nobo
             assert first.stdout.readline() == b"workers\n"
             files = sorted(path for path in out.rglob("*") if path.is_file())
             for resume in (True, False):
-                with pytest.raises(BusyError, match=rf"process {first.pid} on .*choose another output folder"):
+                with pytest.raises(BusyError, match=rf"process {first.pid} on .*choose a different output folder"):
                     train(RECIPE, eleven, out, steps=9, device="cpu", threads=1, progress=False, resume=resume)
                 assert first.poll() is None
             arguments = ["train", "videomae-tiny", "--data", str(eleven), "--out", str(out), "--device", "cpu"]
