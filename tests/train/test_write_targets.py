@@ -274,7 +274,7 @@ def test_a_stopped_job_makes_the_rest_and_other_weights_are_refused(made, tmp_pa
     names = {path.name for path in (tmp_path / "t").iterdir()}
     assert "targets-000000.tar" in names
     assert not names & {"targets-000001.tar", "dataset.json"}
-    with pytest.raises(ResumeError, match=r"other settings.*weights"):
+    with pytest.raises(ResumeError, match=r"different settings.*weights"):
         written(taught(tmp_path, SHARED, seed=1), split, tmp_path / "t", cycle=2)
     with pytest.raises(ResumeError, match=r"other settings.*cycle"):
         written(weights, split, tmp_path / "t", cycle=1)

@@ -591,7 +591,7 @@ def test_nothing_of_others_is_overwritten(split: Path, tmp_path: Path) -> None:
 def test_splits_of_other_media_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
         ValueError,
-        match=r"only images, clips, audio and texts can be measured; .*: no component is .*; the split holds",
+        match=r"only images, clips, audio and texts can be measured; .*: no component is .*; the split contains",
     ):
         measure(write_split("pose", tmp_path))
 
