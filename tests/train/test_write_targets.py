@@ -276,7 +276,7 @@ def test_a_stopped_job_makes_the_rest_and_other_weights_are_refused(made, tmp_pa
     assert not names & {"targets-000001.tar", "dataset.json"}
     with pytest.raises(ResumeError, match=r"different settings.*weights"):
         written(taught(tmp_path, SHARED, seed=1), split, tmp_path / "t", cycle=2)
-    with pytest.raises(ResumeError, match=r"other settings.*cycle"):
+    with pytest.raises(ResumeError, match=r"different settings.*cycle"):
         written(weights, split, tmp_path / "t", cycle=1)
     written(weights, split, tmp_path / "t", work=counted, cycle=2)
     assert done == [1, 2]
