@@ -112,9 +112,9 @@ def write_embeddings(
     device, progress = usable_device(options.device), options.progress
     run, out = get_local_path(run, "the run"), get_local_path(out, "out")
     if out.suffix != ".parquet":
-        raise ValueError(f"{out} does not end in .parquet; name a file such as features.parquet")
+        raise ValueError(f"{out} must end in .parquet, such as features.parquet")
     if any(path.exists() for path in find_files(out)):
-        raise ValueError(f"{out} exists; pass another name, or delete it")
+        raise ValueError(f"{out} already exists; pass a different name, or delete it")
     recipe, weights, split = run_recipe(run), run_weights(run), Manifest.load(data)
     check_modality(recipe, split)
     model = load_model(weights).to(device)
@@ -181,7 +181,7 @@ def read_features(path: str | Path) -> tuple[list[str], Tensor, Tensor]:
     for name, column in (*zip(table.column_names, table.columns, strict=True), ("features", lists.values)):
         if column.null_count:
             raise ValueError(
-                f"{path}: `{name}` has {column.null_count} nulls; `maskstream embed` writes none: remove the rows or "
+                f"{path}: `{name}` has {column.null_count} nulls; `maskstream embed` writes none. Remove the rows or "
                 "run it again"
             )
     values = lists.flatten().to_numpy(zero_copy_only=False).astype(np.float32).reshape(len(lists), -1)
@@ -200,7 +200,7 @@ def _read_made(folder: Path, about: Mapping[str, str]) -> _Made:
             f"{name} {told.get(name)}, not {value}" for name, value in about.items() if told.get(name) != value
         ]:
             raise ValueError(
-                f"{folder} holds unfinished features of {'; '.join(wrong)}: delete it, or give another out"
+                f"{folder} contains unfinished features of {'; '.join(wrong)}; delete it, or pass a different out"
             )
         batch, row = map(int, told[NEXT].split())
         samples = made.samples + pq.read_metadata(path).num_rows

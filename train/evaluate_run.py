@@ -106,7 +106,7 @@ def evaluate_model(recipe: Recipe[Any], model: Model[Any], data: Manifest, shown
         if kind in EVALUATIONS:
             return EVALUATIONS[kind](model, recipe.data.elsewhere(), data, shown)
     raise ValueError(
-        f"{type(recipe.model).__name__} has no evaluation; add one to EVALUATIONS of its paper's evaluate.py"
+        f"{type(recipe.model).__name__} has no evaluation; add one to EVALUATIONS in its paper's evaluate.py"
     )
 
 

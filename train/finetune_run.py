@@ -90,7 +90,7 @@ def tune(run: str | Path, train: SplitLocation, *, points: str = "") -> Tuning:
     own = TUNINGS.get(type(base.model))
     found = None if own is None else own(base, split, points)
     if found is None and points:
-        raise ValueError(f"the model of {base.name} learns no labels of points; pass a run of a pointmae recipe")
+        raise ValueError(f"the model of {base.name} does not learn point labels; pass a run of a pointmae recipe")
     return tune_classifier(base, split) if found is None else found
 
 

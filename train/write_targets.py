@@ -303,7 +303,7 @@ class TargetsJob:
         if model.grids != self.config.grids:
             raise ValueError(
                 f"the teacher of {run} reads {dict(model.grids)}, but {recipe.name} has {dict(self.config.grids)}; "
-                "teacher and student must have the same tokens, so give a recipe (--recipe, --set) of the same grid"
+                "teacher and student must have the same tokens, so use a recipe (--recipe, --set) with the same grid"
             )
         rows = self.config.rows(self.split)
         settings = {
@@ -351,7 +351,7 @@ class TargetsJob:
         with self.output.sole_writer():
             self._records.check(self.settings)
             if self._records.job() is None and self.output.size(DATASET_JSON) is not None:
-                raise ResumeError(f"{self.output.location} holds a split of something else; pass another --out")
+                raise ResumeError(f"{self.output.location} contains a different split; pass a different --out")
             self._records.begin(self.settings)
             self.output.remove_leftovers()
             self._sizes = self.output.sizes()
@@ -429,7 +429,7 @@ def _config(recipe: Recipe[Any], split: Split) -> SplitConfig[Any, Any]:
     if not isinstance(data, SplitConfig) or "cycle" not in {f.name for f in fields(data)}:
         raise ValueError(f"targets need images or videos, but {recipe.name} loads {data.modality}")
     if isinstance(several := getattr(data, "component", None), tuple):
-        raise ValueError(f"a teacher reads one video per sample, but component={several} names {len(several)}")
+        raise ValueError(f"a teacher reads one video per sample, but component={several} specifies {len(several)}")
     return data.resolved(split).alone()
 
 

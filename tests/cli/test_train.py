@@ -45,7 +45,8 @@ def test_saving_and_keeping_are_options_and_damage_is_one_line(train, tmp_path, 
     capsys.readouterr()
     assert train() == 1
     assert re.match(
-        r"opening .*\nerror no checkpoint in .* is whole: .*state.json is missing.*--no-resume", capsys.readouterr().err
+        r"opening .*\nerror no checkpoint in .* is intact: .*state.json is missing.*--no-resume",
+        capsys.readouterr().err,
     )
     assert train("--no-resume") == 0
 

@@ -141,7 +141,7 @@ def test_what_cannot_be_embedded_is_said_and_leaves_nothing(tmp_path):
             write_embeddings(tmp_path / "run", split, **options)
     assert not (tmp_path / "out").exists()
     write_embeddings(tmp_path / "run", split, tmp_path / "out" / "f.parquet", file_rows=2, device=CPU)
-    with pytest.raises(ValueError, match="exists; pass another name"):
+    with pytest.raises(ValueError, match="exists; pass a different name"):
         write_embeddings(tmp_path / "run", split, tmp_path / "out" / "f.parquet", device=CPU)
     first = sorted((tmp_path / "out").iterdir())
     assert len(first) > 1

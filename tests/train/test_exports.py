@@ -123,7 +123,7 @@ def test_the_check_runs_the_card_on_raw_samples(made, name, tmp_path, monkeypatc
     with pytest.raises(ValueError, match=r"differ from the run's by .* nothing was written"):
         export_run(run, tmp_path / "out")
     monkeypatch.setattr(exports, "_find_way", lambda *given: replace(of_way(*given), card="import no_such_package"))
-    with pytest.raises(ValueError, match=r"fail, so nothing was written: .*no_such_package.*pip install"):
+    with pytest.raises(ValueError, match=r"fails, so nothing was written: .*no_such_package.*pip install"):
         export_run(run, tmp_path / "out")
     assert not any(tmp_path.iterdir())
 
@@ -164,7 +164,8 @@ def test_what_cannot_be_exported_is_said_and_leaves_nothing(made, tmp_path, monk
     with pytest.raises(ValueError, match="unknown target 'fh'"):
         export_run(run, tmp_path / "out", to="fh")
     with pytest.raises(
-        ValueError, match="supports images and spectrograms, got a TokenModel; for this run --to hf or torch works"
+        ValueError,
+        match="supports images and spectrograms, got a TokenModel; this run can be exported with --to hf or torch",
     ):
         export_run(run, tmp_path / "out", to="timm")
     monkeypatch.setattr(exports, "TOLERANCE", 0.0)
@@ -178,7 +179,7 @@ def test_what_cannot_be_exported_is_said_and_leaves_nothing(made, tmp_path, monk
     cuts = ("data.size=32", "data.patch=8", "batch_size=2", *SIZES, *DECODER)
     train("mae-tiny", split, tmp_path / "run", steps=1, set=cuts, device="cpu", threads=1, progress=False)
     with pytest.raises(
-        ValueError, match=r"ViTMAE takes images with a class token.*for this run --to timm or torch works"
+        ValueError, match=r"ViTMAE takes images with a class token.*this run can be exported with --to timm or torch"
     ):
         export_run(tmp_path / "run", tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "run"]
@@ -211,7 +212,7 @@ def test_classes_have_the_names_that_the_run_learned(made, tmp_path):
     (tmp_path / "run.json").write_text(json.dumps({"data": {"label_names": ["wasps", "ants", "bees"]}}))
     assert list_classes(model, tmp_path, split) == ["wasps", "ants", "bees"]
     (tmp_path / "run.json").write_text(json.dumps({"data": {}}))
-    with pytest.raises(ValueError, match=r"classes, but the model has 3; name the split it trained on"):
+    with pytest.raises(ValueError, match=r"classes, but the model has 3; pass the split it was trained on"):
         list_classes(model, tmp_path, split)
 
 

@@ -194,7 +194,7 @@ MISTAKES = (
         "train videomae-tiny --data both --out new --component cam0.mp4 --component cam1.mp4",
         "component=('cam0.mp4', 'cam1.mp4') names 2",
         "reads one video per sample",
-        "name one, such as --component cam0.mp4",
+        "choose one, such as --component cam0.mp4",
     ),
     (
         "train bert-tiny --data texts/train --out new --component cam0.mp4",

@@ -145,9 +145,9 @@ def find_newest_whole(
         return checkpoint, position
     if damages:
         raise ResumeError(
-            f"no checkpoint in {folder} is whole: {'; '.join(damages)}. Put back a copy of a damaged file, or "
-            "start over without resuming (--no-resume). If only metrics.jsonl is damaged, you may move the folder "
-            "checkpoints alone into a new folder and continue there, with metrics that begin after the checkpoint"
+            f"no checkpoint in {folder} is intact: {'; '.join(damages)}. Restore a copy of a damaged file, or start "
+            "over without resuming (--no-resume). If only metrics.jsonl is damaged, you can move just the "
+            "checkpoints folder into a new folder and continue there; metrics then begin after the checkpoint"
         )
     return None
 
@@ -160,7 +160,7 @@ def read_checkpoint(checkpoint: Path) -> Position:
     """
     path = checkpoint / STATE
     if not path.is_file():
-        raise RunFileError(f"{STATE} is {'no file' if path.exists() else 'missing'}")
+        raise RunFileError(f"{STATE} is {'not a file' if path.exists() else 'missing'}")
     try:
         state = read_checksummed(path.read_bytes())
         position = rebuild(Position, state)
@@ -217,14 +217,15 @@ def load_checkpoint(
     lacking = sorted({name.partition(".")[0] for name in own.keys() - weights.keys()})
     if "teacher" in lacking:
         raise ResumeError(
-            f"{checkpoint} has no teacher: {len([n for n in own.keys() - weights.keys() if n.startswith('teacher.')])} "
-            "of its tensors are missing, and the run would continue with another teacher; restore the whole "
-            "checkpoint, or start over without resuming (--no-resume)"
+            f"{checkpoint} has no teacher: "
+            f"{len([n for n in own.keys() - weights.keys() if n.startswith('teacher.')])} of its tensors are missing, "
+            "so the run would continue with a different teacher; restore the complete checkpoint, or start over "
+            "without resuming (--no-resume)"
         )
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
-        raise ResumeError(f"{checkpoint} holds another model: {error}") from error
+        raise ResumeError(f"{checkpoint} contains a different model: {error}") from error
     if average is not None:
         average.load({name: moments.pop(f"{name}/{AVERAGE}") for name in average.values})
     _restore_moments(model, optimiser, moments)

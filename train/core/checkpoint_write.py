@@ -122,7 +122,7 @@ def save_checkpoint(
     """
     snapshot = Snapshot.of(model, optimiser, position, about=about, average=average)
     if snapshot is None or snapshot.position.parts > 1:
-        raise ValueError("save_checkpoint writes the checkpoint of one process; several ranks use a CheckpointWriter")
+        raise ValueError("save_checkpoint supports only one process; with several ranks, use a CheckpointWriter")
     return _write_whole(folder, snapshot, keep)
 
 

@@ -74,8 +74,8 @@ def open_data(
     parts, given = position.get(SOURCES), len(data.sources) if isinstance(data, DataMixture) else None
     if position and given != (had := len(parts) if isinstance(parts, list) else None):
         raise ResumeError(
-            f"the run reads {_splits(had)}, and here is {_splits(given)}; pass the same to continue, or start a "
-            "new run (--no-resume, or another folder)"
+            f"the run reads {_splits(had)}, but got {_splits(given)}; pass the same data to continue, or start a new "
+            "run (--no-resume, or a different folder)"
         )
     if not isinstance(data, DataMixture):
         split = _opened(recipe, data, position, asked, storing)
@@ -83,7 +83,8 @@ def open_data(
         return split
     if asked is not None:
         raise ValueError(
-            f"data_version={asked} applies to one split, but there are several; set the versions in the mixture's file"
+            f"data_version={asked} applies to a single split, but there are several; set their versions in the "
+            "mixture's file"
         )
     states = [dict(part) for part in parts or [{}] * len(data.sources)]
     manifests = [
@@ -114,9 +115,9 @@ def _find_moved(manifest: Manifest, position: Mapping[str, Any]) -> Manifest:
     saved, asked = position.get(DATASET_VERSION), manifest.version
     if isinstance(saved, int) and position.get("dataset") != manifest.fingerprint:
         raise ResumeError(
-            f"the run has seen version {saved} of its split, and version {asked} of {manifest.location} has other "
-            "samples or another order; leave out the version to continue, or start a new run (--no-resume, or another "
-            "folder)"
+            f"the run was trained on version {saved} of its split, but version {asked} of {manifest.location} has "
+            "different samples or a different order; leave out the version to continue, or start a new run "
+            "(--no-resume, or a different folder)"
         )
     if isinstance(saved, int) and saved != asked:
         log.warning(

@@ -63,7 +63,7 @@ def divide_like(target: DTensor, shape: Sequence[int], read: Callable[[int, int]
 
     mesh, placements = target.device_mesh, target.placements
     if list(placements) not in ([Shard(0)], [Replicate(), Shard(0)]):
-        raise ValueError(f"tensors are divided by rows over one axis of ranks, got {placements}")
+        raise ValueError(f"tensors must be divided by rows over a single axis of ranks, got {placements}")
     part, parts, _ = find_part(target)
     share = -(-shape[0] // parts)
     first = min(share * part, shape[0])
@@ -204,7 +204,7 @@ def in_step(device: torch.device) -> Iterator[None]:
     if failure is not None:
         raise failure
     if failed > 0:
-        raise MaskstreamError(f"rank {rank()} stops because another rank failed; see the error of that rank")
+        raise MaskstreamError(f"rank {rank()} stopped because another rank failed; see that rank's error")
 
 
 class Agreement:

@@ -105,7 +105,7 @@ def set_dropout(model: nn.Module, config: DropoutConfig) -> None:
     parts = [name for name, _ in model.named_modules()]
     for one in config.only:
         if one not in parts:
-            raise ValueError(f"dropout.only names the part {one!r}, which a {type(model).__name__} does not have")
+            raise ValueError(f"dropout.only includes {one!r}, but a {type(model).__name__} has no such part")
     found = {
         path: module
         for path, module in model.named_modules()
@@ -127,7 +127,7 @@ def set_dropout(model: nn.Module, config: DropoutConfig) -> None:
         ("path", bool(stacks)),
     ):
         if getattr(config, name) and not able:
-            raise ValueError(f"no layer of a {type(model).__name__} drops by dropout.{name}; leave it at 0")
+            raise ValueError(f"no layer of a {type(model).__name__} uses dropout.{name}; leave it at 0")
 
 
 def _stack(path: str) -> str:

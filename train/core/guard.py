@@ -158,7 +158,7 @@ class Guard(Hook):
         if self.mode == "stop" or times == MOST_ROLLBACKS:
             tried = f", and so they had {times} times before" if times else ""
             raise CollapseError(
-                f"{found}{tried}; start over with a lower base_lr, a longer warmup, or a momentum nearer to 1"
+                f"{found}{tried}; start over with a lower base_lr, a longer warmup, or a momentum closer to 1"
             )
         event.roll_back = self.why
 

@@ -112,7 +112,8 @@ class Trainer:
     def __init__(self, recipe: Recipe[Any], loader: Batches, out: str | Path, options: TrainerOptions) -> None:
         if len(loader) == 0:
             raise ValueError(
-                "the loader has no batch: there are fewer samples than batch_size x ranks; choose a smaller batch_size"
+                "the loader has no batches because there are fewer samples than batch_size x ranks; choose a smaller "
+                "batch_size"
             )
         self.settings: LoopSettings = options.settings or options
         check_trackers(self.settings.track)
@@ -388,7 +389,7 @@ class Trainer:
         if failure is not None:
             raise failure
         if worst:
-            raise MaskstreamError(f"rank {rank()} stops because another rank has no batch; see the error of that rank")
+            raise MaskstreamError(f"rank {rank()} stopped because another rank has no batch; see that rank's error")
         return made
 
     def _next(self, batches: Iterator[tuple[int, TrainingBatch, float]]) -> tuple[int, list[TrainingBatch], float]:

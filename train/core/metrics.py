@@ -116,8 +116,8 @@ class MetricsLog:
             if (size := os.fstat(self._file.fileno()).st_size) != self._size:
                 self._file.close()
                 raise ResumeError(
-                    f"{self._path} has {size} bytes instead of {self._size}: another run has written into this folder "
-                    "since; create a new Trainer, which continues from its last checkpoint"
+                    f"{self._path} has {size} bytes instead of {self._size}, so another run has written to this "
+                    "folder; create a new Trainer to continue from its last checkpoint"
                 )
         return self
 

@@ -190,7 +190,7 @@ Grids = Mapping[str, TokenGrid]
 def need_mask(mask: MaskBatch | None) -> MaskBatch:
     """Return the masks of a batch; raise ValueError if it has none."""
     if mask is None:
-        raise ValueError("the batch has no masks, and the model needs them; pass mask= to the loader")
+        raise ValueError("the batch has no masks, but the model needs them; pass mask= to the loader")
     return mask
 
 

@@ -102,14 +102,14 @@ class ScheduleConfig(Config):
     def validate(self) -> None:
         if (self.shape == "multistep") != bool(self.milestones):
             raise ValueError(
-                "only shape='multistep' has milestones, one or more, got "
-                f"shape={self.shape!r} and milestones={self.milestones}"
+                f"milestones must be set for shape='multistep' and for no other shape, got shape={self.shape!r} and "
+                f"milestones={self.milestones}"
             )
         if list(self.milestones) != sorted(set(self.milestones)):
-            raise ValueError(f"milestones must rise, got {self.milestones}")
+            raise ValueError(f"milestones must be increasing, got {self.milestones}")
         if (self.shape == "trapezoid") != (self.cooldown > 0) or self.cooldown > 1 - self.warmup:
             raise ValueError(
-                "only shape='trapezoid' has a cooldown, a fraction of the steps up to 1 - warmup, got "
+                "cooldown must be above 0 and at most 1 - warmup for shape='trapezoid', and 0 for other shapes, got "
                 f"shape={self.shape!r}, cooldown={self.cooldown} and warmup={self.warmup}"
             )
         if self.shape == "exponential" and self.min_lr == 0:
@@ -180,7 +180,7 @@ class OptimiserConfig(Config):
     def validate(self) -> None:
         if self.last_weight_decay is not None and self.weight_decay == 0:
             raise ValueError(
-                f"a weight decay that changes must be above 0 at both ends, got {self.weight_decay} and "
+                f"a changing weight decay must be above 0 at both ends, got {self.weight_decay} and "
                 f"last_weight_decay={self.last_weight_decay}"
             )
 

@@ -39,7 +39,7 @@ Set = Annotated[
 def _read_steps(text: str) -> tuple[int, int]:
     first, colon, last = text.partition(":")
     if not (colon and first.isdecimal() and last.isdecimal()):
-        raise ValueError(f"--profile takes a first and a last step, such as 10:15, got {text!r}")
+        raise ValueError(f"--profile must be a first and a last step, such as 10:15, got {text!r}")
     return int(first), int(last)
 
 
@@ -126,7 +126,7 @@ class LoopSettings:
     def __post_init__(self) -> None:
         check_fields(self)
         if self.replicas > 1 and self.parallel != "fsdp":
-            raise ValueError(f"replicas need parallel='fsdp', got {self.replicas} of parallel={self.parallel!r}")
+            raise ValueError(f"replicas need parallel='fsdp', got {self.replicas} with parallel={self.parallel!r}")
         if self.profile is not None and not 1 <= self.profile[0] <= self.profile[1]:
             raise ValueError(f"profile must be a first and a last step, counted from 1, got {self.profile}")
 

@@ -146,7 +146,7 @@ def divide(model: nn.Module, device: torch.device, dtype: torch.dtype = torch.fl
 
     ranks = world_size()
     if ranks % replicas:
-        raise ValueError(f"{ranks} ranks do not divide into replicas={replicas}; use a number that divides them")
+        raise ValueError(f"{ranks} ranks are not a multiple of replicas={replicas}; use a number that divides them")
     shape = (ranks,) if replicas == 1 else (replicas, ranks // replicas)
     mesh = init_device_mesh(device.type, shape, mesh_dim_names=("replicas", "rows")[-len(shape) :])
     whole = {p for p in model.parameters() if p.ndim < 2}

@@ -69,9 +69,9 @@ class Recipe(Config, Generic[BatchT]):
         several = getattr(self.data, "component", None)
         if isinstance(several, tuple) and not self.model.reads_cameras:
             raise ValueError(
-                f"{type(self.model).__name__} reads one video per sample, but component={several} names "
-                f"{len(several)}; name one, such as --component {several[0]}, or set reads_cameras = True in a custom "
-                "model that reads batch.cameras"
+                f"{type(self.model).__name__} reads one video per sample, but component={several} specifies "
+                f"{len(several)}; choose one, such as --component {several[0]}, or set reads_cameras = True in a "
+                "custom model that reads batch.cameras"
             )
         if isinstance(self.data, SplitConfig):
             self._check_split(self.data)
@@ -89,16 +89,16 @@ class Recipe(Config, Generic[BatchT]):
         changed = ", ".join(data.over_run)
         if not self.model.takes_sizes:
             raise ValueError(
-                f"{type(self.model).__name__} needs samples of one size, but data.over_run changes {changed}; leave it "
-                "out, use a recipe of V-JEPA 2, such as vjepa2-tiny, or set takes_sizes = True in a custom model"
+                f"{type(self.model).__name__} needs samples of one size, but data.over_run changes {changed}; leave "
+                "it out, use a V-JEPA 2 recipe such as vjepa2-tiny, or set takes_sizes = True in a custom model"
             )
         for start, phase in data.phases:
             for name, grid in phase.grids.items():
                 if any(n > most for n, most in zip(grid.shape, data.grids[name].shape, strict=True)):
                     raise ValueError(
-                        f"data.over_run changes {changed}, and from progress {start:g} on a sample has {grid.shape} "
-                        f"tokens, but the model is built for {data.grids[name].shape}, the number at the run's end; "
-                        "start with fewer tokens"
+                        f"data.over_run changes {changed}, so from progress {start:g} on, a sample has {grid.shape} "
+                        f"tokens, but the model is built for {data.grids[name].shape}, the number at the end of the "
+                        "run; start with fewer tokens"
                     )
 
     def build(self, *, seed: int = 0) -> Model[BatchT]:
@@ -145,8 +145,8 @@ class Recipe(Config, Generic[BatchT]):
             )
         if self.model.needs_labels and found == 0:
             raise ValueError(
-                f"no sample of {split} has a label, but {self.name} learns labels; make shards of a dataset with "
-                "labels, or give them to `maskstream index` with --labels"
+                f"no sample of {split} has a label, but {self.name} learns labels; build shards from a labelled "
+                "dataset, or pass labels to `maskstream index` with --labels"
             )
         most = self.model.most_ids
         if most is not None and (ids := read_tokenizer_facts(split.location, split.info).vocabulary) > most:
@@ -196,8 +196,8 @@ def check_modality(recipe: Recipe[Any], data: Manifest) -> None:
     found, taken = data.info["modality"], recipe.data.modalities or (recipe.data.modality,)
     if found not in taken:
         raise ValueError(
-            f"the recipe {recipe.name!r} is for {' or '.join(taken)}, but {data} holds {found}; `maskstream recipes` "
-            f"lists those for {found}"
+            f"the recipe {recipe.name!r} is for {' or '.join(taken)}, but {data} contains {found}; `maskstream "
+            f"recipes` lists those for {found}"
         )
 
 
@@ -249,8 +249,8 @@ def publish_scores(channels: list[Feedback], model: object, *, trained: bool = T
         return
     if not isinstance(model, ScoresClasses):
         raise ValueError(
-            f"masks.ByClass follows the losses of classes, but a {type(model).__name__} has none; use a text model "
-            "with model.classes, or a mask without feedback"
+            f"masks.ByClass needs per-class losses, but a {type(model).__name__} has none; use a text model with "
+            "model.classes, or a mask without feedback"
         )
     scores = model.update_scores() if trained else model.find_last_scores()
     for channel in channels:

@@ -150,7 +150,7 @@ class Recorder(Hook):
         done.run.tally.skipped += 1
         if self._skipped_in_a_row > self._most_skips:
             raise FloatingPointError(
-                f"{found}, as it was in the {self._skipped_in_a_row - 1} steps before it, which were skipped; "
-                "start over with a lower base_lr, a longer warmup or a max_grad_norm"
+                f"{found}, as in the {self._skipped_in_a_row - 1} previous steps, which were skipped; start over with "
+                "a lower base_lr, a longer warmup or a max_grad_norm"
             )
         log.warning("%s; the step is skipped", found)

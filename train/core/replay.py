@@ -129,12 +129,12 @@ def replay(
     settings, recipe = run_settings(folder), run_recipe(folder)
     planned, ranks, samples = (_number(folder, settings, name) for name in ("steps", "ranks", "samples_per_step"))
     if not 1 <= step <= planned:
-        raise ValueError(f"step {step}: the run in {folder} has the steps 1 to {planned}")
+        raise ValueError(f"step {step}: the run in {folder} has steps 1 to {planned}")
     if rank is not None and not 0 <= rank < ranks:
-        raise ValueError(f"rank {rank}: the run in {folder} had the ranks 0 to {ranks - 1}")
+        raise ValueError(f"rank {rank}: the run in {folder} had ranks 0 to {ranks - 1}")
     if find_channels(with_channel(recipe).data):
         raise ValueError(
-            f"{recipe.name} has masks.ByClass, which follows the losses of the run; these are not recorded, so its "
+            f"{recipe.name} uses masks.ByClass, which depends on the run's losses; these are not recorded, so its "
             "batches cannot be recreated"
         )
     seen = find_splits_at(folder, step)
@@ -195,8 +195,8 @@ def _as_seen(data: RunData, seen: Sequence[SeenSplit] | None) -> RunData:
     else:
         if wrong := [one for one, own in zip(splits, seen, strict=True) if one.fingerprint != own.fingerprint]:
             raise ResumeError(
-                f"the run had other samples than version {wrong[0].version} of {wrong[0].location} has, or another "
-                "order; pass the place of the split that it had, or put that back"
+                f"version {wrong[0].version} of {wrong[0].location} has different samples from the run's split, or a "
+                "different order; pass the location of the run's split, or restore it"
             )
         made = tuple(replace(split, removed=own.removed) for split, own in zip(splits, seen, strict=True))
     return replace(data, manifests=made) if isinstance(data, OpenMixture) else made[0]
@@ -276,7 +276,9 @@ def _opened(
     several = isinstance(data, Sequence) and not isinstance(data, str)
     if mixture is not None:
         if data is not None and not several:
-            raise ValueError(f"{folder} was trained on a mixture; pass the places of all {len(told)} splits, or none")
+            raise ValueError(
+                f"{folder} was trained on a mixture; pass the locations of all {len(told)} splits, or none"
+            )
         mixture = mixture if data is None else mixture.at(cast(Sequence[str], data))
         if seen is None or version is not None:
             return open_data(recipe, mixture, None, version)
@@ -305,5 +307,5 @@ def _open_seen(recipe: Recipe[Any], place: SplitLocation, seen: SeenSplit) -> Ma
 def _number(folder: Path, settings: Json, name: str) -> int:
     value = settings.get(name)
     if not isinstance(value, int) or isinstance(value, bool):
-        raise ValueError(f"{folder / 'run.json'} has no number {name}; pass a run of this release")
+        raise ValueError(f"{folder / 'run.json'} has no number {name}; pass a run from this release")
     return value

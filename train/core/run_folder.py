@@ -47,7 +47,7 @@ def run_settings(run: Path) -> Json:
     except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged ({error}); {_REWRITE}") from error
     if not isinstance(settings, dict):
-        raise ValueError(f"{path} is not an object of settings; {_REWRITE}")
+        raise ValueError(f"{path} is not a JSON object of settings; {_REWRITE}")
     return settings
 
 
@@ -70,7 +70,9 @@ def run_recipe(run: Path, otherwise: str = "pass a run of this release") -> Reci
     except UnimportableError as error:
         raise ValueError(f"{run / 'run.json'} cannot be read: {error}") from error
     except ValueError as error:
-        raise ValueError(f"{run / 'run.json'} contains no recipe of this release ({error}); {otherwise}") from error
+        raise ValueError(
+            f"{run / 'run.json'} contains no recipe that this release can read ({error}); {otherwise}"
+        ) from error
 
 
 def run_weights(run: Path) -> Path:
@@ -186,7 +188,7 @@ class RunWriter:
             return checkpoint, read_checkpoint(checkpoint)
         except RunFileError as error:
             raise ResumeError(
-                f"rank 0 found {checkpoint} whole, but on rank {rank()} {error}; use a folder that all ranks share"
+                f"rank 0 found {checkpoint} complete, but on rank {rank()} {error}; use a folder that all ranks share"
             ) from error
 
     def _prepare(self, logged: FileSum, about: Json, *, keep: bool) -> None:

@@ -102,7 +102,7 @@ def check_trackers(names: Sequence[str]) -> None:
     """Raise ValueError for an unknown name or a tool that is not installed."""
     for name in names:
         if name not in TRACKERS:
-            raise ValueError(f"unknown tracker {name!r}; allowed are {', '.join(TRACKERS)}")
+            raise ValueError(f"unknown tracker {name!r}; choose from {', '.join(TRACKERS)}")
         try:
             found = importlib.util.find_spec(_MODULES[name])
         except ModuleNotFoundError:

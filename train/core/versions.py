@@ -115,6 +115,6 @@ def _read_split(run: Path, split: Json) -> SeenSplit:
     if name := split["removed"]:
         content = (run / name).read_bytes()
         if name != _REMOVED.format(xxhash.xxh3_128_hexdigest(content)):
-            raise ValueError(f"{name} does not have the checksum in its name")
+            raise ValueError(f"{name} does not match the checksum in its name")
         removed = pq.read_table(io.BytesIO(content)).column("sample").to_numpy().astype(np.int64)
     return SeenSplit(version=int(split["version"]), fingerprint=str(split["fingerprint"]), removed=removed)

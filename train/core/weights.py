@@ -59,7 +59,7 @@ class FileSum:
             RunFileError: The file begins differently, is shorter, missing or not a regular file, or cannot be read.
         """
         if not path.is_file():
-            raise RunFileError(f"{path.name} is {'no file' if path.exists() else 'missing'}")
+            raise RunFileError(f"{path.name} is {'not a file' if path.exists() else 'missing'}")
         found, left = xxhash.xxh3_128(), self.size_bytes
         try:
             with path.open("rb") as file:
@@ -73,7 +73,7 @@ class FileSum:
                 f"{path.name} has {self.size_bytes - left} bytes, but was written with {self.size_bytes}"
             )
         if found.hexdigest() != self.xxh3_128:
-            raise RunFileError(f"{path.name} has other contents than were written (its checksum differs)")
+            raise RunFileError(f"{path.name} does not have the contents that were written (its checksum differs)")
         return found
 
 
@@ -192,21 +192,21 @@ def read_foreign(path: str | Path) -> dict[str, Tensor]:
             raise RunFileError(f"{path} has no {' or '.join(NAMES)}; pass a folder with the weights in one file")
         path = found[0]
     if not path.is_file():
-        raise RunFileError(f"{path} is missing; pass a file of weights")
+        raise RunFileError(f"{path} does not exist; pass a weights file")
     try:
         if path.suffix not in PICKLED:
             return load_file(path)
         whole: object = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, SafetensorError, RuntimeError, EOFError, BadZipFile) as error:
-        raise RunFileError(f"{path} cannot be read ({error}); pass a whole file of weights") from error
+        raise RunFileError(f"{path} cannot be read ({error}); pass a complete weights file") from error
     except pickle.UnpicklingError as error:
         raise RunFileError(
-            f"{path} holds more than tensors, and unpickling that could run code, so it is not read; save its weights "
-            "alone, for example with safetensors"
+            f"{path} contains more than tensors and is not read, because unpickling it could run code; save only its "
+            "weights, for example with safetensors"
         ) from error
     tensors = _tensors(whole)
     if not tensors:
-        raise RunFileError(f"{path} has no tensors by name; pass a checkpoint with a state dict")
+        raise RunFileError(f"{path} contains no named tensors; pass a checkpoint with a state dict")
     return tensors
 
 
@@ -303,7 +303,7 @@ def load_model(path: str | Path) -> Model[Any]:
     """
     weights, metadata = _read(get_local_path(path, "the weights"))
     if "model" not in metadata or "grids" not in metadata:
-        raise ValueError(f"{path} has no config of a model; pass a file that `save_model` or a training run wrote")
+        raise ValueError(f"{path} contains no model config; pass a file written by `save_model` or a training run")
     import_models()
     grids = {name: TokenGrid.from_dict(grid) for name, grid in json.loads(metadata["grids"]).items()}
     config: ModelConfig[Any] = ModelConfig.from_dict(json.loads(metadata["model"]))
@@ -321,7 +321,7 @@ def read_model_config(path: Path) -> ModelConfig[Any]:
     with safe_open(find_files(path)[0], framework="pt") as file:
         metadata = file.metadata() or {}
     if "model" not in metadata:
-        raise ValueError(f"{path} has no config of a model; pass a file that `save_model` or a training run wrote")
+        raise ValueError(f"{path} contains no model config; pass a file written by `save_model` or a training run")
     import_models()
     return ModelConfig.from_dict(json.loads(metadata["model"]))
 
@@ -350,8 +350,8 @@ def load_matching_weights(model: nn.Module, path: str | Path) -> list[str]:
     if not fitting or 2 * len(fitting) < len(weights):
         strange = next(name for name in weights if name not in fitting)
         raise ValueError(
-            f"{len(fitting)} of {len(weights)} tensors in {path} fit a {type(model).__name__} of these sizes, at least "
-            f"half must; {strange!r} does not. Pass a file of the same kind of model and the same sizes"
+            f"{len(fitting)} of {len(weights)} tensors in {path} fit a {type(model).__name__} of these sizes, but at "
+            f"least half must; {strange!r} does not. Pass weights from the same kind of model with the same sizes"
         )
     model.load_state_dict(fitting, strict=False)
     return [name for name in own if name not in fitting]
@@ -380,7 +380,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     files = find_files(path)
     for one in files:
         if not one.is_file():
-            raise RunFileError(f"{one} is {'no file' if one.exists() else 'missing'}; pass a model.safetensors")
+            raise RunFileError(f"{one} is {'not a file' if one.exists() else 'missing'}; pass a model.safetensors")
     made: dict[str, list[Tensor]] = {}
     metadata: dict[str, str] = {}
     for one in reversed(files):
@@ -389,12 +389,12 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             with safe_open(one, framework="pt") as file:
                 metadata = file.metadata() or {}
         except (OSError, SafetensorError) as error:
-            raise RunFileError(f"{one} cannot be read ({error}); pass a whole model.safetensors") from error
+            raise RunFileError(f"{one} cannot be read ({error}); pass a complete model.safetensors") from error
         expected = metadata.pop(SUM, None)
         if expected is not None and expected != _sum(tensors, metadata):
             raise RunFileError(
-                f"{one} has other contents than were written (its checksum differs); pass a whole copy, or a "
-                "checkpoint's"
+                f"{one} does not have the contents that were written (its checksum differs); pass a complete copy, or "
+                "the file from a checkpoint"
             )
         for name, tensor in tensors.items():
             made.setdefault(name, []).insert(0, tensor)

@@ -289,7 +289,7 @@ def select_body_weights(model: Model[Any]) -> Mapping[str, Tensor]:
 
 def _measured(model: Model[Any], recipe: Recipe[Any], train: Manifest, test: Manifest, device: torch.device) -> Tested:
     if not isinstance(model, Classifier | EncoderClassifier):
-        raise ValueError(f"the folder holds a {type(model).__name__}, not a classifier; pass another folder")
+        raise ValueError(f"the folder contains a {type(model).__name__}, not a classifier; pass a different folder")
     views = recipe.model.test_views if isinstance(recipe.model, LabelsConfig) else 1
     found, true = score_views(model, recipe.data, train, test, device, views)
     several, known = model.config.several, list_known_labels(recipe.data, train, model.config.several)
@@ -331,7 +331,7 @@ def score_views(
     data, several = drop_augmentation(config, train), model.config.several
     others = replace(data, **{name: getattr(config, name) for name in ("augment",) if hasattr(config, name)})
     if views > 1 and not hasattr(config, "augment") and getattr(getattr(config, "clip", None), "start", "") != "random":
-        raise ValueError(f"all views of a sample are the same by {type(config).__name__}; leave model.test_views at 1")
+        raise ValueError(f"{type(config).__name__} makes all views of a sample equal; leave model.test_views at 1")
     total: Tensor | None = None
     for view in range(views):
         scores, labels = [], []
@@ -342,7 +342,7 @@ def score_views(
             scores.append(model.scores(batch.to(device)).cpu()[rows])
             labels.append(some)
         if not sum(map(len, labels)):
-            raise ValueError(f"{test} has no labelled sample, and a classifier needs labels")
+            raise ValueError(f"{test} has no labelled samples, but a classifier needs labels")
         found = torch.cat(scores)
         if views > 1:
             found = found.sigmoid() if several else found.softmax(dim=1)

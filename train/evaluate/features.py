@@ -257,7 +257,7 @@ def extract_features(
                 vectors[name].append(encoder.features(on_device).float().cpu()[rows])
     if not sum(map(len, labels)):
         raise ValueError(
-            "the split has no labelled sample; a probe needs labels, from a dataset or from the names of class folders"
+            "the split has no labelled samples, but a probe needs labels, from the dataset or from class folder names"
         )
     order = torch.tensor(sorted(range(len(keys)), key=keys.__getitem__))
     return Labelled(

@@ -219,7 +219,7 @@ class HiddenIdLosses:
         """
         columns = [[one.flatten() for one in row] for row in rows]
         if not columns:
-            raise ValueError("losses need at least one batch, got none; take a split with a sample in it")
+            raise ValueError("losses need at least one batch, got none; use a split with at least one sample")
         losses, hit, true, near = (torch.cat(parts) for parts in zip(*columns, strict=True))
         return cls(
             model=float(losses.mean()),
@@ -283,8 +283,8 @@ def fill_in(
     first = m = int(counts.max()) if len(counts) else 0
     if rounds < 1 or temperature < 0 or (len(counts) and int(counts.min()) != first):
         raise ValueError(
-            "rounds must be at least 1, temperature 0 or more, and rows have equally many hidden ids, got "
-            f"{rounds}, {temperature} and counts from {int(counts.min()) if len(counts) else 0} to {first}"
+            "rounds must be at least 1, temperature 0 or more, and all rows must have the same number of hidden ids, "
+            f"got {rounds}, {temperature} and counts from {int(counts.min()) if len(counts) else 0} to {first}"
         )
     rng = torch.Generator(ids.device).manual_seed(seed)
     made, hidden = ids.long().clone(), hidden.clone()

@@ -70,7 +70,7 @@ class LabelsConfig(ModelConfig[BatchT], ABC, Generic[BatchT]):
                 f"class_weights must have a number for each of {self.classes} classes, got {self.class_weights}"
             )
         if self.class_weights and self.several:
-            raise ValueError("class_weights need samples with one label each, but these have lists of classes")
+            raise ValueError("class_weights need samples with one label each, but these samples have lists of classes")
 
     @property
     def most_labels(self) -> int | None:
@@ -210,7 +210,7 @@ def need_labels(batch: object, several: bool) -> Tensor:
         ValueError: The batch has no labels.
     """
     if not isinstance(batch, Batch):
-        raise ValueError(f"a {type(batch).__name__} has no labels; a classifier needs a batch of a loader")
+        raise ValueError(f"a {type(batch).__name__} has no labels; a classifier needs a batch from a loader")
     if not several:
         return batch.label
     found = batch.fields.get(LABELS)
@@ -231,5 +231,5 @@ def compute_balanced_weights(labels: npt.NDArray[np.int64], classes: int) -> tup
     """
     counts = np.bincount(labels[labels >= 0], minlength=classes)
     if (missing := np.flatnonzero(counts == 0)).size:
-        raise ValueError(f"{missing.size} of {classes} classes have no sample, so no weight balances them: {missing}")
+        raise ValueError(f"{missing.size} of {classes} classes have no samples, so they cannot be weighted: {missing}")
     return tuple(float(n) for n in np.round(counts.sum() / (classes * counts), 6))

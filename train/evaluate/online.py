@@ -74,7 +74,9 @@ class OnlineProbe(Hook):
         ]
         count = sum(len(labels) for *_, labels in found)
         if count < 4:
-            raise ValueError(f"{data} has {count} labelled samples, but a probe needs 4; pass a split with labels")
+            raise ValueError(
+                f"{data} has {count} labelled samples, but a probe needs at least 4; pass a split with labels"
+            )
         labels = torch.cat([labels for *_, labels in found])
         return cls(batches=[(batch, rows) for batch, rows, _ in found], labels=labels, every=every)
 

@@ -67,7 +67,7 @@ class PatchLosses:
             ValueError: `parts` is empty.
         """
         if not parts:
-            raise ValueError("losses need at least one batch, got none; take a split with a sample in it")
+            raise ValueError("losses need at least one batch, got none; use a split with at least one sample")
         model, mean, nearest = (
             float(sum(float(one.total) for one in column) / sum(float(one.weight) for one in column))
             for column in zip(*parts, strict=True)
@@ -284,7 +284,9 @@ def measure_guesses(tokens: VideoTokens, predicted: Iterable[tuple[Tensor, MaskB
         weights += float(mask.weight.sum())
         samples += int((mask.weight.sum(dim=1) > 0).sum())
     if not samples:
-        raise ValueError("losses need at least one clip with a hidden token, got none; take a split with a sample")
+        raise ValueError(
+            "losses need at least one clip with a hidden token, got none; use a split with at least one sample"
+        )
     sums[SHRUNK] = sums[MEAN] - with_copy**2 / max(copies, 1e-12)
     error = sums.pop("model")
     return PixelLosses(

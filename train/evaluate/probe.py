@@ -183,8 +183,8 @@ def probe(
     """
     if len(groups := group_runs(runs)) > 1:
         raise ValueError(
-            f"{groups[1].runs[0]} and {groups[0].runs[0]} have different recipes; pass runs of one recipe that differ "
-            "in their seed, or compare them with compare_probes"
+            f"{groups[1].runs[0]} and {groups[0].runs[0]} have different recipes; pass runs of the same recipe with "
+            "different seeds, or compare them with compare_probes"
         )
     return next(iter(compare_probes(runs, train, test, options).values()))
 
@@ -219,7 +219,7 @@ def compare_probes(
     legal = (*PROBES, WHITENED)
     if unknown := [name for name in options.probes if name not in legal]:
         close = nearest(unknown[0], list(legal))
-        raise ValueError(f"unknown probe {unknown[0]!r}{close}; allowed are {', '.join(legal)}")
+        raise ValueError(f"unknown probe {unknown[0]!r}{close}; choose from {', '.join(legal)}")
     groups = group_runs(runs)
     train, test = Manifest.load(train), Manifest.load(test)
     for group in groups:
@@ -263,8 +263,8 @@ def _probe_alike(
     for name, model in models.items():
         if not isinstance(model, GivesFeatures):
             raise ValueError(
-                f"the model of {recipe.name}, {type(recipe.model).__name__}, has no features; probes need a model with "
-                "`features(batch)`, such as mae, videomae and audiomae recipes have"
+                f"the model of {recipe.name}, {type(recipe.model).__name__}, has no features; probes need a model "
+                "with `features(batch)`, such as those of the mae, videomae and audiomae recipes"
             )
         encoders[name] = model
     data = drop_augmentation(recipe.data, train)
@@ -354,7 +354,7 @@ def group_runs(runs: Sequence[str | Path]) -> list[RunGroup]:
 def _count_classes(train: Manifest) -> tuple[int, bool]:
     """Return the number of classes, and whether samples may have several."""
     if (classes := len(train.label_names)) < 2:
-        raise ValueError(f"{train} has {classes} classes with names; a probe needs two or more")
+        raise ValueError(f"{train} has {classes} named classes, but a probe needs two or more")
     return classes, has_label_lists(train)
 
 

@@ -135,16 +135,16 @@ def measure_ranking(scores: Tensor, relevant: Tensor, *, ks: Sequence[int] = (1,
     """
     if scores.ndim != 2 or scores.shape != relevant.shape or relevant.dtype != torch.bool:
         raise ValueError(
-            f"scores and relevant must be (Q, C), relevant of bool; got {tuple(scores.shape)} and "
-            f"{tuple(relevant.shape)} of {relevant.dtype}"
+            f"scores and relevant must have the shape (Q, C), and relevant must be boolean, got {tuple(scores.shape)} "
+            f"and {tuple(relevant.shape)} of {relevant.dtype}"
         )
     if any(k < 1 for k in ks):
-        raise ValueError(f"recall at k needs k of 1 or more, got {tuple(ks)}")
+        raise ValueError(f"recall at k needs k to be at least 1, got {tuple(ks)}")
     if scores.isnan().any():
         raise ValueError("a score is NaN; check the vectors that the scores are computed from")
     counted = relevant.any(dim=1)
     if not counted.any():
-        raise ValueError("no query has a relevant document; retrieval needs one")
+        raise ValueError("no query has a relevant document; retrieval needs at least one")
     scores, relevant = scores[counted], relevant[counted]
     # a stable sort with irrelevant documents first puts them before relevant ones of the same score
     order = relevant.int().argsort(dim=1, stable=True)

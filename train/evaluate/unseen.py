@@ -67,7 +67,7 @@ def check_unseen(
 
 def _check(test: Manifest, seen: Manifest, what: str) -> None:
     if test.fingerprint == seen.fingerprint:
-        raise ValueError(f"{test} has the samples of {what} (fingerprint {test.fingerprint}); {_REMEDY}")
+        raise ValueError(f"{test} has the same samples as {what} (fingerprint {test.fingerprint}); {_REMEDY}")
     if len(shared := find_shared_samples(test, seen)):
         n = len(test) - len(test.removed)
         first = test.key(int(shared[0]))

@@ -112,8 +112,8 @@ def convert_classifier(model: Classifier[Any] | EncoderClassifier[Any], body: Co
     if isinstance(model, EncoderClassifier):
         if body is None or body.kind != "modernbert":
             raise ValueError(
-                f"transformers has no classifier by a normalised mean of the tokens of a {type(model.body).__name__}; "
-                "it has one of ModernBERT, MAE and VideoMAE"
+                f"transformers has no classifier on the normalised mean token of a {type(model.body).__name__}; it "
+                "has one for ModernBERT, MAE and VideoMAE"
             )
         return _convert_modernbert_classifier(model, body, head)
     if isinstance(model.tokens, VideoTokens):
@@ -127,8 +127,8 @@ def _convert_videomae_classifier(model: Classifier[Any], head: Mapping[str, Tens
     """Convert to VideoMAEForVideoClassification; raise ValueError if the norm is before the mean."""
     if model.norm is None:
         raise ValueError(
-            "transformers.VideoMAEForVideoClassification normalises the mean of the tokens, and this classifier each "
-            "token; fine-tune again with --set model.norm=mean"
+            "transformers.VideoMAEForVideoClassification normalises the mean of the tokens, but this classifier "
+            "normalises each token; fine-tune again with --set model.norm=mean"
         )
     own: Any = model.config.of
     of = replace(own, bridge_bias=False, target="normalised")  # which only the decoder needs

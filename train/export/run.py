@@ -121,7 +121,7 @@ def export_run(run: str | Path, out: str | Path, data: SplitLocation | None = No
     """
     run, out = get_local_path(run, "the run"), get_local_path(out, "out")
     if to not in TARGETS:
-        raise ValueError(f"unknown target {to!r}{nearest(to, list(TARGETS))}; allowed are {', '.join(TARGETS)}")
+        raise ValueError(f"unknown target {to!r}{nearest(to, list(TARGETS))}; choose from {', '.join(TARGETS)}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} exists and is not empty; pass a new folder")
     recipe, weights = run_recipe(run), run_weights(run)
@@ -189,7 +189,7 @@ def _find_way(
         return to_hf(model, recipe, kind, classes) if to == "hf" else to_timm(model, kind, classes)
     except ValueError as error:
         others = [*list_targets(model), "torch"]
-        raise ValueError(f"{error}; for this run --to {' or '.join(others)} works") from error
+        raise ValueError(f"{error}; this run can be exported with --to {' or '.join(others)}") from error
 
 
 def split_of_run(run: Path, data: SplitLocation | None = None) -> Manifest:
@@ -227,7 +227,8 @@ def list_classes(model: Model[Any], run: Path, split: Manifest) -> list[str]:
     names = read_label_names(run) or split.label_names
     if len(names) != model.config.classes:
         raise ValueError(
-            f"{split} has {len(names)} classes, but the model has {model.config.classes}; name the split it trained on"
+            f"{split} has {len(names)} classes, but the model has {model.config.classes}; pass the split it was "
+            "trained on"
         )
     return list(map(str, names))
 
@@ -259,7 +260,7 @@ def _run_card(folder: Path, given: Path, reader: str) -> dict[str, Tensor]:
     if ended.returncode:
         said = (ended.stderr.strip().splitlines() or [f"exit {ended.returncode}"])[-1]
         remedy = f"; {EXTRA}" if "No module named" in said else ""
-        raise ValueError(f"the lines of the model card for {reader} fail, so nothing was written: {said}{remedy}")
+        raise ValueError(f"the model card's code for {reader} fails, so nothing was written: {said}{remedy}")
     with np.load(found) as values:
         return {name: torch.from_numpy(values[name]) for name in values}
 
@@ -267,12 +268,14 @@ def _run_card(folder: Path, given: Path, reader: str) -> dict[str, Tensor]:
 def _compare(ours: Tensor, theirs: Tensor, way: Way) -> float:
     """Return the largest distance between a sample's features; raise ValueError if it is NaN or above `TOLERANCE`."""
     if theirs.shape != ours.shape:
-        raise ValueError(f"{way.reader} gives features of the shape {tuple(theirs.shape)}, the run {tuple(ours.shape)}")
+        raise ValueError(
+            f"{way.reader} returns features of the shape {tuple(theirs.shape)}, but the run returns {tuple(ours.shape)}"
+        )
     apart = _measure_distance(ours, theirs, way)
     if not apart <= TOLERANCE:
         raise ValueError(
-            f"the features of {way.reader} differ from the run's by {apart:.1e} of their norm, and {TOLERANCE:g} is "
-            "allowed; nothing was written. Report it with the versions of `maskstream doctor`"
+            f"the features of {way.reader} differ from the run's by {apart:.1e} of their norm, but at most "
+            f"{TOLERANCE:g} is allowed, so nothing was written. Report it with the versions of `maskstream doctor`"
         )
     return apart
 

@@ -35,8 +35,8 @@ def to_hf(model: Model[Any], recipe: Recipe[Any], kind: RawKind | None, classes:
             vocabulary = int(found.config["vocab_size"])
             if kind.facts.vocabulary > vocabulary:
                 raise ValueError(
-                    f"the tokenizer of this split has {kind.facts.vocabulary:,} ids, but the model has {vocabulary:,}; "
-                    "pass the split that it trained on"
+                    f"the tokenizer of this split has {kind.facts.vocabulary:,} ids, but the model has "
+                    f"{vocabulary:,}; pass the split that it was trained on"
                 )
             more = kind.write_tokenizer(folder)
             replace(found, config={**found.config, **more}).write(folder)

@@ -77,8 +77,8 @@ def convert_to_ijepa(encoder: VisibleEncoder, tokens: ImageTokens, sizes: BlockS
     """
     if len(set(tokens.extent)) > 1:
         raise ValueError(
-            f"transformers.IJepaModel takes squares, got {' x '.join(map(str, tokens.extent))} pixels; train with one "
-            "size"
+            f"transformers.IJepaModel takes square images, got {' x '.join(map(str, tokens.extent))} pixels; train "
+            "with one size"
         )
     positions = encoder.positions().detach()
     state = convert_encoder_state(encoder, tokens.patch, hf=True)
@@ -172,7 +172,7 @@ def convert_to_timm(
         ValueError: The epsilon of the norms differs from timm's.
     """
     if sizes.eps != TIMM_EPS:
-        raise ValueError(f"timm's vision transformers have norms with eps={TIMM_EPS:g}, got {sizes.eps:g}")
+        raise ValueError(f"timm's vision transformers use norms with eps={TIMM_EPS:g}, got {sizes.eps:g}")
     positions = encoder.positions().detach()
     state = convert_encoder_state(encoder, tokens.patch, hf=False)
     if encoder.class_token is not None:

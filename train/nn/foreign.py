@@ -110,8 +110,8 @@ def from_hf(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> MaskedAut
     found = find_layout(state)
     if found is None:
         raise ValueError(
-            "these weights are neither a VideoMAEForPreTraining's nor a ViTMAEForPreTraining's, for example "
-            f"{next(iter(state), 'none')!r}; pass the files of one of them"
+            f"these weights, such as {next(iter(state), 'none')!r}, are neither from VideoMAEForPreTraining nor from "
+            "ViTMAEForPreTraining; pass the files of one of them"
         )
     layout, _ = found
     ratios = [config[f"{part}intermediate_size"] / config[f"{part}hidden_size"] for part in ("", "decoder_")]
@@ -141,7 +141,7 @@ def build_with(
     missing = model.state_dict().keys() - weights.keys()
     if missing:
         raise ValueError(
-            f"the weights have no {min(missing)!r} and {len(missing) - 1} more; pass the weights of a complete "
+            f"the weights lack {min(missing)!r} and {len(missing) - 1} more; pass the weights of a complete "
             "pre-trained model with a decoder"
         )
     model.to(weights[min(weights)].dtype).load_state_dict(weights)
@@ -258,7 +258,8 @@ def to_bert_config(model: TokenModel) -> dict[str, Any]:
     if (c.positions, c.norm, c.gated) != ("learned", "post", False):
         raise ValueError(
             "transformers.BertForMaskedLM has positions='learned', norm='post' and gated=False, got "
-            f"positions={c.positions!r}, norm={c.norm!r} and gated={c.gated}; such a model has no counterpart there"
+            f"positions={c.positions!r}, norm={c.norm!r} and gated={c.gated}; such a model has no counterpart in "
+            "transformers"
         )
     return {
         "vocab_size": c.vocabulary,
@@ -366,7 +367,7 @@ def load_hf(folder: str | Path) -> MaskedAutoencoder[Any]:
     """
     path = Path(folder) / "config.json"
     if not path.is_file():
-        raise ValueError(f"{path} is missing; pass a folder that transformers wrote, with config.json")
+        raise ValueError(f"{path} does not exist; pass a folder that transformers wrote, with config.json")
     return from_hf(json.loads(path.read_text()), read_foreign(folder)).eval()
 
 
@@ -387,11 +388,11 @@ def load_pth(path: str | Path, *, heads: int | None = None, decoder_heads: int |
     """
     found = find_layout(read_foreign(path))
     if found is None:
-        raise ValueError(f"{path} has other weights than VideoMAE's or MAE's; convert it to one of these")
+        raise ValueError(f"{path} does not contain VideoMAE or MAE weights; convert it to one of these")
     layout, state = found
     weights = layout.to_ours(state)
     if f"{HEAD}.weight" not in weights:
-        raise ValueError(f"{path} has an encoder only; pass it to a run as initial weights (--initial)")
+        raise ValueError(f"{path} contains only an encoder; pass it to a run as initial weights (--initial)")
     (decoder_width, width), hidden = weights["decoder.bridge.weight"].shape, weights[f"{ENCODER}.0.mlp.up.bias"]
     kind = "video" if layout.cubes else "image"
     heads = HEADS.get(width) if heads is None else heads

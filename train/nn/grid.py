@@ -101,7 +101,7 @@ def build_grid_positions(grid: tuple[int, ...], width: int) -> Tensor:
     axes = [axis for axis, length in enumerate(grid) if length > 1]
     pairs = width // 2
     if width % 4 or not axes or pairs < len(axes):
-        raise ValueError(f"positions of a grid {grid} need a width that is a multiple of 4, 2 per axis, got {width}")
+        raise ValueError(f"positions on a grid {grid} need a width that is a multiple of 4, 2 per axis, got {width}")
     places = torch.cartesian_prod(*(torch.arange(length, dtype=torch.float64) for length in grid))
     columns = []
     for n, axis in enumerate(axes):

@@ -119,8 +119,8 @@ class AutoencoderConfig(ModelConfig[BatchT]):
             raise ValueError("own_class=True needs class_token=True, got class_token=False")
         if self.decoder_window is not None and self.class_token:
             raise ValueError(
-                f"a class token lies in no window, got decoder_window={self.decoder_window} and class_token=True; "
-                "leave one out"
+                f"a class token cannot be combined with windows, got decoder_window={self.decoder_window} and "
+                "class_token=True; leave one out"
             )
 
     @abstractmethod
@@ -229,8 +229,8 @@ class MaskedAutoencoder(MediaEncoder[BatchT], config=AutoencoderConfig):
             theirs = plain[name][0, 1:].to(own) if name in plain else own
             if theirs.shape != own.shape or not torch.allclose(theirs, own, atol=1e-4):
                 raise ValueError(
-                    f"{name!r} of {layout.what} has other positions than the model, or another number of them; use the "
-                    "size and the patch of those weights, and model.positions=columns"
+                    f"{name!r} of {layout.what} has different positions from the model, or a different number of "
+                    "them; use the size and patch of those weights, and model.positions=columns"
                 )
         return layout.to_ours(plain)
 

@@ -74,7 +74,7 @@ class VideoTokens(nn.Module):
     def media(self, batch: VideoBatch) -> Tensor:
         """Return the clips of a batch; raise ValueError if it has only some of their tokens."""
         if batch.tokens is not None:
-            raise ValueError("the batch has only chosen tokens of its clips, but all are needed; use output='rgb'")
+            raise ValueError("the batch contains only some tokens of its clips, but all are needed; use output='rgb'")
         return batch.video
 
     def of(self, batch: VideoBatch) -> tuple[Tensor, MaskBatch]:
@@ -86,7 +86,7 @@ class VideoTokens(nn.Module):
             return batch.video, mask
         if not tokens.targets:
             raise ValueError(
-                "the batch has only its visible tokens, but targets are needed; use output='tokens+targets'"
+                "the batch contains only its visible tokens, but targets are needed; use output='tokens+targets'"
             )
         cubes = tokens.pixels.view(*tokens.index.shape, self.n_pixels, 3).transpose(2, 3).flatten(2)
         return replace(tokens, pixels=cubes).whole(self.n_tokens), mask
@@ -352,8 +352,8 @@ class PlaneTokens(nn.Module, Generic[BatchT]):
         (t, f), (pt, pf) = self.grid, self.patch
         if values.shape[1:] != self.extent:
             raise ValueError(
-                f"samples have the shape {tuple(values.shape)}, the model takes {('B', *self.extent)}; "
-                "use the same clip and features for the loader and the model"
+                f"samples have the shape {tuple(values.shape)}, but the model takes {('B', *self.extent)}; use the "
+                "same clip and features for the loader and the model"
             )
         patches = values.reshape(-1, t, pt, f, pf).transpose(2, 3)
         return patches.reshape(-1, self.n_tokens, self.n_inputs)

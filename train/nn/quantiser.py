@@ -197,8 +197,8 @@ def check_cells(config: QuantiserConfig, grids: Grids, name: str) -> None:
     patch = grids[name].patch
     if patch != (*[1] * (len(patch) - 2), config.cell, config.cell):
         raise ValueError(
-            f"the quantiser has cells of {config.cell} x {config.cell} pixels of one frame, but the data has tokens of "
-            f"{' x '.join(map(str, patch))}; set data.patch={config.cell} (and data.tubelet=1), or other widths"
+            f"the quantiser has cells of {config.cell} x {config.cell} pixels in one frame, but the data has tokens "
+            f"of {' x '.join(map(str, patch))}; set data.patch={config.cell} (and data.tubelet=1), or other widths"
         )
 
 

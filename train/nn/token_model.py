@@ -236,7 +236,7 @@ class TokenModel(Model[TextBatch], config=TokenModelConfig):
         """Add the losses of hidden tokens to the sums of their classes, until `update_scores`."""
         if batch.classes is None:
             raise ValueError(
-                f"the model averages the losses of {self.config.classes} classes, but the batch has no classes; make "
+                f"the model averages the losses of {self.config.classes} classes, but the batch has no classes; build "
                 "shards with parts of speech, or set model.classes=0"
             )
         classes = batch.classes.flatten()[hidden.index].long().clamp_max(self.config.classes)

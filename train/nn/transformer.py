@@ -318,11 +318,11 @@ class TransformerBlock(ResidualBlock):
         normed = self.norm1(x, kind)
         if isinstance(self.attention, CrossAttention):
             if seen is None:
-                raise ValueError("a block of cross-attention needs the tokens `seen`, got none")
+                raise ValueError("a cross-attention block needs the tokens `seen`, got none")
             x = self.joined(x, self.attention(normed, seen))
         elif isinstance(self.attention, RotaryAttention):
             if turns is None:
-                raise ValueError("a block of rotary attention needs the rotations of its tokens, got none")
+                raise ValueError("a rotary attention block needs the rotations of its tokens, got none")
             own = x if last is None else x[..., -last:, :]
             x = self.joined(own, self.attention(normed, mask, turns, last=last, rows=rows))
         else:

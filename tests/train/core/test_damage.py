@@ -155,7 +155,7 @@ def test_damage_ends_in_the_exact_run_or_is_refused(train, runs, tmp_path, caplo
     do(out, files)
     if begins_at is None:
         before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
-        with pytest.raises(ResumeError, match=f"no checkpoint in .* is whole: .*{says}.*start over.*--no-resume"):
+        with pytest.raises(ResumeError, match=f"no checkpoint in .* is intact: .*{says}.*start over.*--no-resume"):
             train(out)
         assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
         return

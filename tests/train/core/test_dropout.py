@@ -120,7 +120,7 @@ def test_base_recipes_drop_what_their_papers_do(name):
 def test_a_rate_without_effect_is_refused():
     grids = chosen_recipe("roar-lstm-tiny", CUTS["roar"]).data.grids
     sizes = {"vocabulary": 8, "width": 8, "depth": 1, "heads": 2}
-    with pytest.raises(ValueError, match=r"drops by dropout\.path"):
+    with pytest.raises(ValueError, match=r"uses dropout\.path"):
         TokenModelConfig(**sizes, dropout=DropoutConfig(path=0.1)).build(grids)
     with pytest.raises(ValueError, match="'decoder'"):
         RobertaClassifierConfig(**sizes, dropout=DropoutConfig(only=("decoder",))).build(grids)

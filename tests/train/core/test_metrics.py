@@ -141,7 +141,7 @@ def test_a_log_that_another_run_has_written_into_is_refused(tmp_path):
     log = MetricsLog(path)
     log.begin_after(NO_BYTES)
     logged(path, [1, 2])
-    with pytest.raises(ResumeError, match="another run has written into this folder"), log:
+    with pytest.raises(ResumeError, match="another run has written to this folder"), log:
         pass
 
 

@@ -85,7 +85,7 @@ def test_a_run_goes_on_exactly_and_only_as_itself(splits: tuple[Path, Path], tmp
         (mixture.at([str(other), str(one)]), "sources.0.dataset: saved"),
         (DataMixture.of([one, other], [1, 0.5]), "parts.0.weight: saved"),
         (fading(one, other, b=2), "parts.1.epochs: saved nothing, here 2"),
-        (str(one), "the run reads a mixture of 2 splits, and here is one split"),
+        (str(one), "the run reads a mixture of 2 splits, but got one split"),
     ]:
         with pytest.raises(ResumeError, match=said):
             train("mae-tiny", changed, run, steps=6, **SETTINGS)
@@ -115,7 +115,7 @@ def test_what_cannot_be_mixed_is_refused(splits: tuple[Path, Path], tmp_path: Pa
     moved = shutil.copytree(one, tmp_path / "moved" / "split")
     with pytest.raises(ValueError, match="a/split and moved/split are the same split"):
         train("mae-tiny", DataMixture.of([one, moved]), new, **SETTINGS)
-    with pytest.raises(ValueError, match="data_version=1 applies to one split, but there are several"):
+    with pytest.raises(ValueError, match="data_version=1 applies to a single split, but there are several"):
         train("mae-tiny", mixture, new, **SETTINGS, data_version=1)
     with pytest.raises(ValueError, match=r"has the samples of .*/b/split"):
         train("mae-tiny", mixture, new, **SETTINGS, val=other)
@@ -252,7 +252,7 @@ def test_a_hundred_steps_of_mixtures_again(recipe: str, modality: str, tmp_path:
     remove(other, Manifest.load(other).keys([0]))
     assert [digests(run, step + 1) for step in range(33, -1, -1)] == seen[::-1]
     assert digests(run, 5, data=[one, tmp_path / "moved" / "split"]) == seen[4]
-    with pytest.raises(ValueError, match="pass the places of all 2 splits"):
+    with pytest.raises(ValueError, match="pass the locations of all 2 splits"):
         replay(run, 5, data=one)
 
 

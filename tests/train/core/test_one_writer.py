@@ -75,7 +75,7 @@ def test_the_lock_is_held_from_the_trainers_making_to_the_end_of_its_run(trainer
     with pytest.raises(BusyError):
         first.run()
     assert second.run().step == 4
-    with pytest.raises(ResumeError, match="another run has written into this folder since"):
+    with pytest.raises(ResumeError, match="another run has written to this folder"):
         first.run()
     assert [m.step for m in read_metrics(tmp_path / "run/metrics.jsonl")] == [1, 2, 3, 4]
 

@@ -94,7 +94,7 @@ def test_steps_are_the_batches_that_were_trained_on(trained: tuple[Path, Path, l
     assert [digests(run, step + 1) for step in range(6)] == seen
     shutil.copytree(split, split.with_name("moved"))
     assert digests(run, 4, data=split.with_name("moved")) == seen[3]
-    with pytest.raises(ResumeError, match="had other samples than version 3"):
+    with pytest.raises(ResumeError, match="version 3 of .* has different samples from the run"):
         replay(run, 1, version=3)
 
 
@@ -229,8 +229,8 @@ def test_the_command_draws_steps_and_the_worst(run: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--step", "7"], "the run in .* has the steps 1 to 6"),
-        (["--step", "1", "--rank", "1"], "had the ranks 0 to 0"),
+        (["--step", "7"], "the run in .* has steps 1 to 6"),
+        (["--step", "1", "--rank", "1"], "had ranks 0 to 0"),
         ([], "name a step with --step, or ask for some with --worst"),
     ],
 )
@@ -261,7 +261,7 @@ def test_masks_that_followed_losses_and_loaders_of_ones_own_are_refused(
     with pytest.raises(ValueError, match=r"trained with a custom loader; move that loader with loader\.seek"):
         replay(run, 1)
     monkeypatch.setattr("maskstream.train.core.replay.find_channels", lambda data: [masks.Feedback(2, (0.0, 0.0))])
-    with pytest.raises(ValueError, match="follows the losses of the run; these are not recorded"):
+    with pytest.raises(ValueError, match="depends on the run's losses; these are not recorded"):
         replay(run, 1)
 
 

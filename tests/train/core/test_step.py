@@ -231,7 +231,7 @@ def test_steps_that_are_not_finite_are_skipped_counted_and_named(recipe, synthet
     assert state["tally"]["skipped"] == 3
     weights = load_model(tmp_path / "model.safetensors").state_dict().values()
     assert all(tensor.isfinite().all() for tensor in weights)
-    with pytest.raises(FloatingPointError, match=r"of step 4 is nan .* as it was in the 2 steps before it"):
+    with pytest.raises(FloatingPointError, match=r"of step 4 is nan .* as in the 2 previous steps"):
         trainer(range(2, 9), resume=False, most_skips=2).run()
 
 

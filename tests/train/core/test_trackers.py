@@ -168,7 +168,7 @@ def test_a_tracker_that_fails_is_left_out(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_errors_say_what_is_legal(monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(
-        ValueError, match=r"unknown tracker 'wandbb'; allowed are tensorboard, prometheus, otlp, wandb, mlflow"
+        ValueError, match=r"unknown tracker 'wandbb'; choose from tensorboard, prometheus, otlp, wandb, mlflow"
     ):
         check_trackers(["wandbb"])
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)

@@ -43,7 +43,7 @@ def test_weights_that_balance_give_each_class_the_same_sum() -> None:
     labels = np.array([0, 0, 0, 1, -1, 2, 2, 2, 2])
     weights = compute_balanced_weights(labels, 3)
     assert weights == pytest.approx((8 / 9, 8 / 3, 2 / 3), abs=1e-6)
-    with pytest.raises(ValueError, match=r"1 of 4 classes have no sample.*\[3\]"):
+    with pytest.raises(ValueError, match=r"1 of 4 classes have no samples.*\[3\]"):
         compute_balanced_weights(labels, 4)
 
 

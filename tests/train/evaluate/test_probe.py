@@ -191,7 +191,7 @@ def test_what_cannot_be_probed_is_said(runs: list[Path], splits: tuple[Path, Pat
     other = write_split(tmp_path / "other", 10, 4, names=("a", "b", "c"))
     with pytest.raises(ValueError, match=r"are none of the 3 .*; pass splits whose classes have the same names"):
         probe(runs, splits[0], other, device=CPU)
-    with pytest.raises(ValueError, match="unknown probe 'svm'; allowed are knn10"):
+    with pytest.raises(ValueError, match="unknown probe 'svm'; choose from knn10"):
         probe(runs, *splits, probes=("svm",), device=CPU)
     changed = chosen_recipe("mae-tiny", (*SMALL, "mask.ratio=0.5"))
     train(changed, splits[0], tmp_path / "changed", steps=1, device="cpu", threads=1, progress=False)

@@ -55,7 +55,7 @@ def test_a_copy_a_part_and_a_merge_of_what_was_trained_on_are_refused(
     with pytest.raises(ValueError, match=r"train is the split that .*run was trained on \(fingerprint [0-9a-f]{32}\)"):
         check_unseen(split, runs=[run])
     check_unseen(split, runs=[run], train=split, same_split=True)
-    with pytest.raises(ValueError, match=r"has the samples of .*train \(--data\) \(fingerprint"):
+    with pytest.raises(ValueError, match=r"has the same samples as .*train \(--data\) \(fingerprint"):
         check_unseen(Manifest.load(trained / "train"), train=split)
     divide(folder / "train", 0.2)
     val = Manifest.load(folder / "val")

@@ -97,7 +97,7 @@ def test_what_is_no_checkpoint_is_named(tmp_path):
     with pytest.raises(RunFileError, match="missing"):
         load_pth(tmp_path / "none.pth")
     torch.save([1, 2], tmp_path / "list.pth")
-    with pytest.raises(RunFileError, match="no tensors by name"):
+    with pytest.raises(RunFileError, match="no named tensors"):
         load_pth(tmp_path / "list.pth")
     save_file({f"{HEAD}.weight": torch.zeros(2)}, tmp_path / "own.safetensors")
     with pytest.raises(ValueError, match="other weights"):

@@ -205,7 +205,7 @@ def test_the_two_masks_of_a_clip_count_alike_and_its_teacher_runs_once(tmp_path)
         for i, (target, count) in enumerate(zip(batch.mask.target, batch.mask.n_target.tolist(), strict=True)):
             rows.append((made[i, :count] - known[i, target[:count]]).abs().mean())
         assert abs(model.loss(batch).loss() - torch.stack(rows).mean()) < 1e-5
-    with pytest.raises(ValueError, match="views that differ in masks alone"):
+    with pytest.raises(ValueError, match="views that differ only in their masks"):
         replace(recipe, data=replace(recipe.data, views=1))
 
 

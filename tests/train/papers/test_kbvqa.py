@@ -152,8 +152,8 @@ def test_a_command_replies_line_by_line_within_its_time():
     good = 'print(json.dumps({"id": asked["id"], "answer": asked["question"] + str(size > 100)}))'
     assert command(good)(prompts) == ["what is it?True"] * 3
     for body, message in (
-        ("import time; time.sleep(60)", "gave no reply to 'q0 commonsense 0' within 0.5 s"),
-        ("print('red')", "a reply is a line"),
+        ("import time; time.sleep(60)", "did not reply to 'q0 commonsense 0' within 0.5 s"),
+        ("print('red')", "a reply must be a line"),
         ('print(json.dumps({"id": "x", "answer": "red"}))', "but the request was 'q0 commonsense 0'"),
         ("sys.exit(3)", "ended before it replied"),
     ):
@@ -162,7 +162,7 @@ def test_a_command_replies_line_by_line_within_its_time():
             command(body, timeout_s=limit)(prompts)
     with pytest.raises(PredictorError, match="cannot be started"):
         CommandPredictor(command=("/nowhere/program",))(prompts)
-    with pytest.raises(PredictorError, match="a reply is a text"):
+    with pytest.raises(PredictorError, match="a reply must be a text"):
         wrap_callable(lambda prompt, image: 3)(prompts)
 
 
@@ -202,7 +202,7 @@ def test_a_split_is_read_and_a_run_answers_its_questions(tmp_path):
     assert json.dumps(result.to_dict())
     with pytest.raises(SampleError, match="has no question with an answer"):
         read_questions(Manifest.load(write_split("image-text", tmp_path / "other")), 15)
-    with pytest.raises(ShardError, match="questions are about images with texts"):
+    with pytest.raises(ShardError, match="questions need images with texts"):
         read_questions(Manifest.load(write_split("text", tmp_path / "text")), 5)
 
 

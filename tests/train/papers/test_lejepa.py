@@ -107,7 +107,7 @@ def test_a_view_with_a_mask_is_its_visible_tokens(family, media):
 
 def test_what_does_not_fit_is_refused():
     recipe = chosen_recipe("lejepa-tiny", (*CUTS["lejepa"], *TWO))
-    with pytest.raises(ValueError, match=r"model.views=2 of a sample are compared, got data.views=1"):
+    with pytest.raises(ValueError, match=r"model.views=2 must equal data.views, got data.views=1"):
         recipe.model.check(replace(recipe.data, views=1))
     with pytest.raises(ValueError, match="use a mask with an exact count"):
         recipe.model.check(replace(recipe.data, mask=Padded(mask=TargetBlocks())))

@@ -131,7 +131,7 @@ def test_visible_cells_are_drawn_from_their_ids():
 
 
 def test_what_does_not_fit_is_refused():
-    with pytest.raises(ValueError, match=r"windows of 3 cells divide, got 3 frames of 4 x 4 cells"):
+    with pytest.raises(ValueError, match=r"multiples of the window of 3 cells, got 3 frames of 4 x 4 cells"):
         replace(CONFIG, window=3).build(DATA.grids)
     with pytest.raises(ValueError, match="more frames than the context of 3"):
         replace(CONFIG, context=3).build(DATA.grids)

@@ -60,9 +60,9 @@ def test_a_pre_trained_run_is_tuned_to_the_next_step_and_measured_by_rollouts(sp
     ]
     again = evaluate_run(tmp_path / "next", splits[1]).scores
     assert [score.value for score in again] == pytest.approx([score.value for score in found.scores])
-    with pytest.raises(ValueError, match="predicts the next step already"):
+    with pytest.raises(ValueError, match="already predicts the next step"):
         tune(tmp_path / "next", splits[0])
-    with pytest.raises(ValueError, match="learns no labels of points"):
+    with pytest.raises(ValueError, match="does not learn point labels"):
         tune(run, splits[0], points="part")
 
 

@@ -179,7 +179,7 @@ def test_the_nearest_visible_token_is_of_the_same_sample():
 
 def test_what_does_not_fit_is_named():
     recipe = named_recipe("native-tiny")
-    with pytest.raises(ValueError, match=r"model\.patch=8 is not data\.native\.patch=16"):
+    with pytest.raises(ValueError, match=r"model\.patch=8 must equal data\.native\.patch=16"):
         replace(recipe, data=PackedData(native=Native(patch=16, tubelet=2), mask=masks.Random(ratio=0.75)))
     with pytest.raises(ValueError, match="even number of channels, 6 or more"):
         NativeAutoencoderConfig(width=16, heads=4)
@@ -190,7 +190,7 @@ def test_what_does_not_fit_is_named():
     model, batch = model_of(), packed(GRIDS)
     with pytest.raises(ValueError, match="no masks"):
         model.loss(replace(batch, mask=None))
-    with pytest.raises(ValueError, match="2 x 8 x 8 pixels, the model takes 2 x 4 x 4"):
+    with pytest.raises(ValueError, match="2 x 8 x 8 pixels, but the model takes 2 x 4 x 4"):
         model.loss(replace(batch, patch=8))
     with pytest.raises(ValueError, match="the batch has audio"):
         model.loss(replace(batch, tokens=batch.tokens[:-1]))

@@ -112,7 +112,7 @@ def test_the_parts_of_categories_are_counted(splits):
     balls, boxes, none = count_parts(Manifest.load(splits[0]), "part")
     assert ({*balls}, {*boxes}, none) == ({0, 1}, {4, 5}, {})
     assert balls.total() == boxes.total() == 2000
-    with pytest.raises(ValueError, match="no column 'class' of labels; besides x, y and z it has part"):
+    with pytest.raises(ValueError, match="no label column 'class'; besides x, y and z it has part"):
         count_parts(Manifest.load(splits[0]), "class")
 
 
@@ -136,5 +136,5 @@ def test_runs_are_probed_and_tuned_by_classes_and_by_parts(splits, tmp_path):
     assert parts.value > 0.6
     (again,) = evaluate_run(tmp_path / "parts", splits[1]).scores[:1]
     assert again.value == pytest.approx(parts.value)
-    with pytest.raises(ValueError, match="no column 'class' of labels; besides x, y and z it has part"):
+    with pytest.raises(ValueError, match="no label column 'class'; besides x, y and z it has part"):
         tune(run, splits[0], points="class")

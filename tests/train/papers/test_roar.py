@@ -142,7 +142,7 @@ def test_what_cannot_be_compared_is_refused(splits, tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             roar(recipe(), *splits, tmp_path, RoarSettings(**{"seeds": 1, **wrong}), device=CPU)
-    with pytest.raises(ValueError, match="classifies no texts"):
+    with pytest.raises(ValueError, match="does not classify texts"):
         roar(named_recipe("bert-tiny"), *splits, tmp_path, RoarSettings(steps=1), device=CPU)
     packed = replace(recipe(), data=replace(recipe().data, packing="pack"))
     with pytest.raises(ValueError, match="packing=row"):

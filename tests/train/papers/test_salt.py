@@ -118,7 +118,7 @@ def test_a_teacher_that_is_missing_or_of_another_kind_is_told(split, tmp_path):
     image = chosen_recipe("mae-tiny", CUTS["mae"])
     assert isinstance(image.model, ImageAutoencoderConfig)
     save_model(image.build(), tmp_path / "image.safetensors")
-    with pytest.raises(ValueError, match="is a ImageAutoencoderConfig, but SALT needs a masked autoencoder of video"):
+    with pytest.raises(ValueError, match="is a ImageAutoencoderConfig, but SALT needs a video masked autoencoder"):
         recipe_of(tmp_path / "image.safetensors")
 
 

@@ -187,7 +187,7 @@ def test_energy_is_additions_and_multiplications():
 
 
 def test_sizes_that_do_not_fit_are_refused():
-    with pytest.raises(ValueError, match="no further stage"):
+    with pytest.raises(ValueError, match="too small for another stage"):
         replace(SMALL, depths=(1, 1, 1, 1), heads=(1, 1, 1, 1), window=1).build(GRID)
     with pytest.raises(ValueError, match="does not divide"):
         replace(SMALL, window=3).build(GRID)

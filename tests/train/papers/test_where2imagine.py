@@ -121,5 +121,5 @@ def test_a_hidden_token_changes_nothing_and_a_visible_one_does(split: Path) -> N
 def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match=r"depth=False; set model\.depths=False"):
         SMALL.check(replace(DATA, depth=False))
-    with pytest.raises(ValueError, match=r"model\.ahead_s=0\.8 is not data\.ahead_s=2\.0"):
+    with pytest.raises(ValueError, match=r"model\.ahead_s=0\.8 must equal data\.ahead_s=2\.0"):
         SMALL.check(replace(DATA, ahead_s=2.0))

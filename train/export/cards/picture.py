@@ -43,7 +43,7 @@ def read_picture(source: object) -> npt.NDArray[np.uint8]:
             width, height = image.size
             turned = image.getexif().get(0x0112, 1)
             if image.mode[0] in "IFC":
-                raise ValueError(f"{source} has {image.mode} pixels; give 8 bits of grey or RGB")
+                raise ValueError(f"{source} has {image.mode} pixels; expected 8-bit greyscale or RGB")
             if image.format == "JPEG" and turned == 1:  # a large one is decoded at 1/2, 1/4 or 1/8
                 fitting = [n for n in (2, 4, 8) if min(width, height) // n >= SIZE]
                 reduced = max([1, *fitting])

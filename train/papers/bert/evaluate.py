@@ -71,7 +71,7 @@ def measure_tokens(model: TokenModel, measured: Iterable[TextBatch], counts: NGr
         right.append(logits.argmax(dim=-1) == hidden.label)
         found.append(neighbours(batch))
     if not losses:
-        raise ValueError("losses need at least one batch, got none; take a split with a document in it")
+        raise ValueError("losses need at least one batch, got none; use a split with at least one document")
     ids, left, after = (np.concatenate(column) for column in zip(*found, strict=True))
     beside = min(float(counts.beside(ids, left, after, strength).mean()) for strength in STRENGTHS)
     alone = float(counts.alone(ids).mean())

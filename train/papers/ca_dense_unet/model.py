@@ -138,7 +138,7 @@ class DenseUNetConfig(ModelConfig[NoisyBatch]):
     def validate(self) -> None:
         if self.n_samples % self.hop or self.n_fft % (2 << self.depth) or self.frames % (1 << self.depth):
             raise ValueError(
-                f"{self.frames} frames of n_samples={self.n_samples} and {self.n_fft // 2} frequencies must be whole "
+                f"{self.frames} frames of n_samples={self.n_samples} and {self.n_fft // 2} frequencies must be "
                 f"multiples of 2 ** depth = {1 << self.depth}; change n_samples, hop, n_fft or depth"
             )
 
@@ -149,7 +149,7 @@ class DenseUNetConfig(ModelConfig[NoisyBatch]):
             self.n_samples,
         ):
             raise ValueError(
-                f"the model takes {self.microphones} microphones and {self.n_samples} samples, the loader gives "
+                f"the model takes {self.microphones} microphones and {self.n_samples} samples, but the loader returns "
                 f"{data.microphones} and {data.clip.n_samples}"
             )
 
@@ -277,8 +277,8 @@ class DenseUNet(Model[NoisyBatch], config=DenseUNetConfig):
         c = self.config
         if sound.shape[1:] != (c.microphones, c.n_samples):
             raise ValueError(
-                f"audio has the shape {tuple(sound.shape)}, the model takes (B, {c.microphones}, {c.n_samples}); use "
-                "the same clip and microphones for the loader and the model"
+                f"audio has the shape {tuple(sound.shape)}, but the model takes (B, {c.microphones}, {c.n_samples}); "
+                "use the same clip and microphones for the loader and the model"
             )
         flat = sound.reshape(-1, c.n_samples).float()
         full = torch.stft(flat, c.n_fft, c.hop, window=self.window, pad_mode="constant", return_complex=True)

@@ -81,7 +81,7 @@ class CropPairConfig(CrossConfig[ImageBatch]):
     def check(self, data: DataConfig[ImageBatch]) -> None:
         """Raise ValueError unless the data have two views of a sample."""
         if isinstance(data, ImageData) and data.views != 2:
-            raise ValueError(f"a model of two crops needs data.views=2, got {data.views}")
+            raise ValueError(f"a two-crop model needs data.views=2, got {data.views}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,7 +92,7 @@ class FramePairConfig(CrossConfig[VideoBatch]):
         """Raise ValueError unless the data are clips of two frames, with tokens of one frame."""
         if isinstance(data, VideoData) and (data.clip.frames, data.tubelet) != (2, 1):
             raise ValueError(
-                f"a model of two frames needs clip.frames=2 and data.tubelet=1, got {data.clip.frames}, {data.tubelet}"
+                f"a two-frame model needs clip.frames=2 and data.tubelet=1, got {data.clip.frames}, {data.tubelet}"
             )
 
 
@@ -257,7 +257,7 @@ class FramePairModel(CrossAutoencoder[VideoBatch], config=FramePairConfig):
     def __init__(self, config: FramePairConfig, grids: Grids) -> None:
         shape, patch = grids["video"].shape, grids["video"].patch
         if (shape[0], patch[0]) != (2, 1):
-            raise ValueError(f"a model of two frames needs tokens of 1 frame at 2 times, got {grids['video']}")
+            raise ValueError(f"a two-frame model needs tokens of 1 frame at 2 times, got {grids['video']}")
         super().__init__(config, grids, TokenGrid(axes=("h", "w"), shape=shape[1:], patch=patch[1:]))
 
     def views(self, batch: VideoBatch) -> Tensor:

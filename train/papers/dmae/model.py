@@ -106,13 +106,13 @@ class DistilledAutoencoder(MaskedAutoencoder[ImageBatch], config=DistilledAutoen
         if not path.exists():
             raise ValueError(
                 f"the teacher {path} is missing; train one (maskstream train mae-tiny) and set model.teacher to its "
-                "model.safetensors, or set model.teacher=null for none"
+                "model.safetensors, or set model.teacher=null to train without one"
             )
         model: Any = load_hf(path) if path.is_dir() else load_pth(path) if path.suffix == ".pth" else load_model(path)
         if not isinstance(model, MaskedAutoencoder) or model.grids != self.grids:
             raise ValueError(
                 f"the teacher {path} is a {type(model).__name__} of {model.grids}, but the student sees {self.grids}; "
-                "pass a masked autoencoder of images of the same size and patch"
+                "pass an image masked autoencoder with the same size and patch"
             )
         if (model.config.width, model.config.class_token) != (c.teacher_width, c.class_token) or (
             c.teacher_block >= model.config.depth

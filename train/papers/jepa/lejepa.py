@@ -109,10 +109,12 @@ class LeJepaSizes(ModelConfig[BatchT]):
         """
         if isinstance(mask := getattr(data, "mask", None), Padded):
             raise ValueError(
-                f"views must have equally many tokens, but {mask} pads them; use a mask with an exact count"
+                f"views must have the same number of tokens, but {mask} pads them; use a mask with an exact count"
             )
         if (views := getattr(data, "views", 1)) != self.views:
-            raise ValueError(f"model.views={self.views} of a sample are compared, got data.views={views}; set both")
+            raise ValueError(
+                f"model.views={self.views} must equal data.views, got data.views={views}; set both to the same number"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -102,8 +102,8 @@ class JepaConfig(ModelConfig[BatchT]):
         changed = any(getattr(data, name, None) is not None for name in ("colour", "transform"))
         if self.masks > 1 and (views != self.masks or not shared or changed):
             raise ValueError(
-                f"model.masks={self.masks} needs as many views that differ in masks alone, got views={views}; set "
-                f"data.views={self.masks}, data.augment.kind=SharedCrop, data.colour=null and data.transform=null"
+                f"model.masks={self.masks} needs as many views that differ only in their masks, got views={views}; "
+                f"set data.views={self.masks}, data.augment.kind=SharedCrop, data.colour=null and data.transform=null"
             )
 
     @abstractmethod

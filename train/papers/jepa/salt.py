@@ -66,7 +66,7 @@ class SaltConfig(VideoJepaConfig):
         found = read_model_config(file)
         if not isinstance(found, VideoAutoencoderConfig):
             raise ValueError(
-                f"the teacher {file} is a {type(found).__name__}, but SALT needs a masked autoencoder of video; train "
+                f"the teacher {file} is a {type(found).__name__}, but SALT needs a video masked autoencoder; train "
                 "one (maskstream train videomae-tiny) and set model.teacher to its run"
             )
         object.__setattr__(self, "autoencoder", found)

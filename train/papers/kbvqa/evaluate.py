@@ -142,7 +142,7 @@ def read_questions(data: Manifest, samples: int, seed: int = 0) -> list[Question
         ShardError: The split has another modality.
     """
     if data.info["modality"] != "image-text":
-        raise ShardError(f"{data} holds {data.info['modality']} shards; questions are about images with texts")
+        raise ShardError(f"{data} contains {data.info['modality']} shards, but questions need images with texts")
     components = list_image_components(data)
     chosen = np.random.Generator(np.random.Philox(seed)).permutation(len(data))[:samples]
     return [_make_question(data, components, int(index)) for index in sorted(chosen)]
@@ -158,7 +158,7 @@ def _make_question(manifest: Manifest, components: Sequence[str], index: int) ->
         told = json.loads(said)
         answers = _list_texts(told.get("answers", told.get("answer")))
         if not isinstance(told.get("question"), str) or not answers:
-            raise DataError("has no question with an answer; take a split of questions, such as easy-vqa")
+            raise DataError("has no question with an answer; use a split with questions, such as easy-vqa")
     return Question(
         key=manifest.key(index),
         image=pixels,
@@ -280,8 +280,8 @@ def kbvqa(
     """
     if not questions or settings.shots > len(known):
         raise ValueError(
-            f"there are {len(questions)} questions, and {len(known)} for {settings.shots} examples; take splits with "
-            "more"
+            f"there are only {len(questions)} questions, and {len(known)} for {settings.shots} examples; use larger "
+            "splits"
         )
     asked = _Asked(questions, known, predictor, settings)
     replies = {perspective: asked.replies(perspective) for perspective in settings.perspectives}
@@ -330,7 +330,9 @@ class _Asked:
         ]
         replies = self.predictor(prompts)
         if len(replies) != len(prompts):
-            raise ValueError(f"the predictor gave {len(replies)} replies to {len(prompts)} prompts; pass one for each")
+            raise ValueError(
+                f"the predictor returned {len(replies)} replies to {len(prompts)} prompts; it must return one for each"
+            )
         return [
             Replied(question=question, prompt=prompt, **_read(reply))
             for question, prompt, reply in zip(self.questions, prompts, replies, strict=True)

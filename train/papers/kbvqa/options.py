@@ -56,4 +56,4 @@ class KbvqaSettings:
     def __post_init__(self) -> None:
         check_fields(self)
         if unknown := [one for one in self.perspectives if one not in ASKS]:
-            raise ValueError(f"unknown perspective {unknown[0]!r}; allowed are {', '.join(ASKS)}")
+            raise ValueError(f"unknown perspective {unknown[0]!r}; choose from {', '.join(ASKS)}")

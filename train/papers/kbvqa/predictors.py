@@ -57,7 +57,7 @@ class CommandPredictor:
                 process = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
             except OSError as error:
                 raise PredictorError(
-                    f"{self.command[0]!r} cannot be started ({error}); pass a program's path"
+                    f"{self.command[0]!r} cannot be started ({error}); pass the path of a program"
                 ) from error
             try:
                 assert process.stdin is not None
@@ -87,7 +87,7 @@ class CommandPredictor:
         line = lines.next(self.timeout_s)
         if line is None:
             raise PredictorError(
-                f"{self.command[0]!r} gave no reply to {prompt.id!r} within {self.timeout_s:g} s; raise the limit, or "
+                f"{self.command[0]!r} did not reply to {prompt.id!r} within {self.timeout_s:g} s; raise the limit, or "
                 "let it flush each line"
             )
         if not line:
@@ -97,7 +97,7 @@ class CommandPredictor:
             number, answer = told["id"], told["answer"]
         except (ValueError, TypeError, KeyError) as error:
             raise PredictorError(
-                f"{self.command[0]!r} replied {line[:80]!r} to {prompt.id!r}; a reply is a line "
+                f"{self.command[0]!r} replied {line[:80]!r} to {prompt.id!r}; a reply must be a line "
                 '{"id": ..., "answer": ...}'
             ) from error
         if number != prompt.id or not isinstance(answer, str):
@@ -162,7 +162,7 @@ def load_run(run: Path, data: Manifest) -> Predictor:
     recipe, model = run_recipe(run), load_model(run_weights(run))
     config = recipe.data
     if not isinstance(config, ImageTextData) or not isinstance(model, ClassifiesAnswers):
-        raise ValueError(f"{run} contains no classifier of answers; pass a run of vqa-tiny, or a command")
+        raise ValueError(f"{run} contains no answer classifier; pass a run of vqa-tiny, or a command")
     from tokenizers import Tokenizer
 
     facts = read_tokenizer_facts(data.location, data.info)
@@ -170,7 +170,7 @@ def load_run(run: Path, data: Manifest) -> Predictor:
     names = read_label_names(run) or data.label_names  # a run of an earlier release does not name its answers
     if len(names) != model.n_answers:
         raise ValueError(
-            f"{run} has {model.n_answers} answers and {data} has {len(names)}; pass a run trained on this data set"
+            f"{run} has {model.n_answers} answers, but {data} has {len(names)}; pass a run trained on this data set"
         )
 
     def row(text: str) -> list[int]:
@@ -219,7 +219,7 @@ def wrap_callable(reply: Any) -> Predictor:
         for prompt in prompts:
             answer = reply(prompt.text, prompt.image)
             if not isinstance(answer, str):
-                raise PredictorError(f"the predictor replied {answer!r:.80} to {prompt.id!r}; a reply is a text")
+                raise PredictorError(f"the predictor replied {answer!r:.80} to {prompt.id!r}; a reply must be a text")
             found.append(answer)
         return found
 

@@ -141,7 +141,7 @@ def measure_answers(model: ImageTextClassifier, measured: Iterable[ImageTextBatc
                 right.setdefault(kind, []).append(row)
     right.pop("", None)
     if not right["all"]:
-        raise ValueError("answers need at least one batch, got none; take a split with a question in it")
+        raise ValueError("answers need at least one batch, got none; use a split with at least one question")
     kinds_found = ["all", *sorted(kind for kind in right if kind != "all")]
     shares = [{kind: sum(row[i] for row in right[kind]) / len(right[kind]) for kind in kinds_found} for i in range(3)]
     return Answers(

@@ -227,7 +227,7 @@ def need_mask(batch: ImageBatch) -> MaskBatch:
         )
     if batch.mask.n_target is not None:
         raise ValueError(
-            "the model takes masks with equal counts in a batch, got padded ones; use a ratio sampler with "
+            "the model requires masks with equal counts within a batch, got padded masks; use a ratio sampler with "
             "scope='batch'"
         )
     return batch.mask

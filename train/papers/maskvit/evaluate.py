@@ -98,7 +98,7 @@ def generate_futures(
     """
     rows = list(measured)
     if not rows:
-        raise ValueError("futures need at least one batch, got none; take a split with a clip in it")
+        raise ValueError("futures need at least one batch, got none; use a split with at least one clip")
     generated, drawn = [], []
     with torch.inference_mode():
         for number, batch in enumerate(rows):

@@ -76,8 +76,8 @@ class FrameIdsConfig(ModelConfig[VideoBatch]):
         frames, *sides = grids["video"].shape
         if frames <= self.context or any(side % self.window for side in sides):
             raise ValueError(
-                f"clips need more frames than the context of {self.context}, and sides that windows of {self.window} "
-                f"cells divide, got {frames} frames of {' x '.join(map(str, sides))} cells"
+                f"clips need more frames than the context of {self.context}, and sides that are multiples of the "
+                f"window of {self.window} cells, got {frames} frames of {' x '.join(map(str, sides))} cells"
             )
         return FrameIdsModel(self, grids)
 

@@ -95,7 +95,7 @@ def measure_bound(model: TokenModel, batches: Iterable[TextBatch], draws: int) -
         total.index_add_(0, view[row], errors.double())
         tokens.index_add_(0, view, (batch.words >= 0).sum(dim=1).double())
     if not tokens.sum():
-        raise ValueError("a bound needs at least one token, got none; take a split with a document in it")
+        raise ValueError("a bound needs at least one token, got none; use a split with at least one document")
     each = total / tokens
     error = float(each.std() / math.sqrt(draws)) if draws > 1 else 0.0
     return Bound(value=float(total.sum() / tokens.sum()), error=error, tokens=int(tokens[0]), draws=draws)

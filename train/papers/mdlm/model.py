@@ -38,7 +38,7 @@ class DiffusionLanguageConfig(TokenModelConfig):
         for one in _list_masks(mask):
             if isinstance(one, Replace) and (one.keep or one.random):
                 raise ValueError(
-                    f"a masked diffusion hides tokens by [MASK] alone, got keep={one.keep} and random={one.random}; "
+                    f"masked diffusion hides tokens only with [MASK], got keep={one.keep} and random={one.random}; "
                     "use masks.Replace(mask=..., keep=0.0, random=0.0)"
                 )
 

@@ -37,7 +37,7 @@ def tune_meshes(base: Recipe[Any], train: Manifest, points: str) -> Tuning | Non
         return None
     if base.model.task == "next":
         raise ValueError(
-            f"{base.name} predicts the next step already; pass a run of masked meshes, such as meshmask-tiny"
+            f"{base.name} already predicts the next step; pass a run of masked meshes, such as meshmask-tiny"
         )
     if not any(name.endswith(FIELDS) for name in train.components):
         return None

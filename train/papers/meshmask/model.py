@@ -153,7 +153,8 @@ class MeshNetworkConfig(ModelConfig[MeshBatch]):
         """Raise ValueError unless the data have a mask exactly if the task is "masked"."""
         if isinstance(data, MeshData) and (data.mask is not None) != (self.task == "masked"):
             raise ValueError(
-                f"task='masked' needs a mask and task='next' has none, got task={self.task!r}, mask={data.mask}"
+                f"task='masked' needs a mask and task='next' must not have one, got task={self.task!r}, "
+                f"mask={data.mask}"
             )
 
     def check_split(self, split: Manifest) -> None:
@@ -172,8 +173,8 @@ class MeshNetworkConfig(ModelConfig[MeshBatch]):
         """
         if (channels, dims) != (self.channels, self.dims):
             raise ValueError(
-                f"these meshes have {channels} channels in {dims} dimensions, but the model is for {self.channels} in "
-                f"{self.dims}; use --set model.channels={channels} --set model.dims={dims}"
+                f"these meshes have {channels} channels in {dims} dimensions, but the model expects {self.channels} "
+                f"in {self.dims}; use --set model.channels={channels} --set model.dims={dims}"
             )
 
 

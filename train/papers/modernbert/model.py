@@ -78,7 +78,7 @@ class ModernModelConfig(TokenModelConfig):
         TokenModelConfig.validate(self)
         if self.positions != "rotary" or self.norm != "pre":
             raise ValueError(
-                f"a ModernBERT has positions='rotary' and norm='pre', got {self.positions!r} and {self.norm!r}"
+                f"ModernBERT needs positions='rotary' and norm='pre', got {self.positions!r} and {self.norm!r}"
             )
 
     @property

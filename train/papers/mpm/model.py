@@ -226,7 +226,7 @@ class PoseModel(TokenFeatures[PoseBatch], config=PoseModelConfig):
             ValueError: The model only lifts.
         """
         if self.decoder_2d is None:
-            raise ValueError("this model has task='lift' and completes no poses; train one with task='masked'")
+            raise ValueError("this model has task='lift' and does not complete poses; train one with task='masked'")
         (hidden_2d, seen_2d), (hidden_3d, seen_3d) = (self._seen(mask) for mask in (batch.mask_2d, batch.mask_3d))
         flat = self.encoder(batch.pose_2d, 0, hidden_2d, seen_2d)
         solid = self.encoder(batch.pose_3d, 1, hidden_3d, seen_3d)
@@ -246,8 +246,8 @@ class PoseModel(TokenFeatures[PoseBatch], config=PoseModelConfig):
         least, most = torch.stack(counts.aminmax()).tolist()
         if least != most or most == 0:
             raise ValueError(
-                f"the clips of a batch have {least} to {most} frames with a visible joint; the model needs as many in "
-                "each clip, one or more, as masks.Joints gives them"
+                f"the clips of a batch have {least} to {most} frames with a visible joint; the model needs the same "
+                "number in each clip, at least one; use masks.Joints"
             )
         return hidden, torch.argsort(whole.to(torch.uint8), dim=1, stable=True)[:, :most]
 

@@ -85,7 +85,7 @@ def lifting(masked: Recipe[PoseBatch]) -> Recipe[PoseBatch]:
     masks.
     """
     if not isinstance(masked.model, PoseModelConfig) or not isinstance(masked.data, PoseData):
-        raise ValueError(f"lifting follows a recipe of a PoseModelConfig on PoseData, got {masked.model}")
+        raise ValueError(f"lifting needs a recipe with a PoseModelConfig and PoseData, got {masked.model}")
     return replace(
         masked,
         name=f"{masked.name}-lift",

@@ -38,7 +38,7 @@ def evaluate(model: NativeAutoencoder, config: PackedData, data: Manifest, shown
     samples, drawn = 0, None
     for batch in yield_held_out_rows(config, data):
         if batch.mask is None:
-            raise ValueError("reconstructions are of hidden tokens, and the recipe has no mask; set data.mask")
+            raise ValueError("reconstructions need hidden tokens, but the recipe has no mask; set data.mask")
         if drawn is None:
             drawn = Compared(
                 title="Reconstructions",

@@ -69,8 +69,8 @@ class NativeAutoencoderConfig(ModelConfig[PackedBatch]):
             width, heads = getattr(self, f"{part}width"), getattr(self, f"{part}heads")
             if (channels := width // heads) % 2 or channels < 2 * AXES:
                 raise ValueError(
-                    f"a head is rotated along {AXES} axes, so it needs an even number of channels, {2 * AXES} or more, "
-                    f"got {part}width={width} and {part}heads={heads}, which is {channels}"
+                    f"a head is rotated along {AXES} axes, so it needs an even number of channels, {2 * AXES} or "
+                    f"more, got {part}width={width} and {part}heads={heads}, which gives {channels}"
                 )
 
     def check(self, data: DataConfig[PackedBatch]) -> None:
@@ -81,8 +81,8 @@ class NativeAutoencoderConfig(ModelConfig[PackedBatch]):
             own, other = getattr(self, name), getattr(data.native, name)
             if own != other:
                 raise ValueError(
-                    f"the model has one embedding of tokens, and model.{name}={own} is not data.native.{name}={other}; "
-                    "pass both the same"
+                    f"the model has a single token embedding, so model.{name}={own} must equal "
+                    f"data.native.{name}={other}; set both to the same number"
                 )
 
 
@@ -198,8 +198,8 @@ class NativeAutoencoder(Model[PackedBatch], config=NativeAutoencoderConfig):
         c = self.config
         if (batch.patch, batch.tubelet) != (c.patch, c.tubelet):
             raise ValueError(
-                f"tokens have {batch.tubelet} x {batch.patch} x {batch.patch} pixels, the model takes {c.tubelet} x "
-                f"{c.patch} x {c.patch}; use one patch and one tubelet for the loader and the model"
+                f"tokens have {batch.tubelet} x {batch.patch} x {batch.patch} pixels, but the model takes {c.tubelet} "
+                f"x {c.patch} x {c.patch}; use one patch and one tubelet for the loader and the model"
             )
         place = batch.place if index is None else batch.place[index]
         documents = _group_documents(edges, longest, place, c.width // c.heads)
@@ -223,7 +223,7 @@ class NativeAutoencoder(Model[PackedBatch], config=NativeAutoencoderConfig):
 
 def _need_mask(batch: PackedBatch) -> PackedMask:
     if batch.mask is None:
-        raise ValueError("the batch has no masks, and the model needs them; pass mask= to the loader")
+        raise ValueError("the batch has no masks, but the model needs them; pass mask= to the loader")
     return batch.mask
 
 

@@ -69,7 +69,7 @@ def measure_referring(model: OneRef, measured: Iterable[ImageTextBatch], mean: T
             one, other = made.segment[known].flatten(1), batch.segment[known].flatten(1)
             segments.append((one & other).sum(dim=1) / (one | other).sum(dim=1).clamp_min(1))
     if not sum(map(len, overlaps)):
-        raise ValueError("scores of boxes need phrases with a box, but there are none; use a split with boxes.npy")
+        raise ValueError("box scores need phrases with a box, but there are none; use a split with boxes.npy")
     every = torch.cat(overlaps)
     means = {name: float(torch.cat(shares).mean()) for name, shares in guesses.items()}
     rows = [("boxes with an overlap of 0.5", float((every >= HIT).float().mean()), "%", means)]

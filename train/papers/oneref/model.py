@@ -115,7 +115,8 @@ class OneRefConfig(MultiwayConfig):
         if isinstance(data, ImageTextData):
             if data.text and "phrase" not in data.text:
                 raise ValueError(
-                    f"OneRef finds the objects of phrases; data.text must include 'phrase', got text={data.text}"
+                    "OneRef locates the objects that phrases describe, so data.text must include 'phrase', got "
+                    f"text={data.text}"
                 )
             if data.text_mask is not None and "tokens" not in data.text_mask.needs:
                 raise ValueError(NO_IDS)

@@ -77,7 +77,7 @@ class PointSegmenterConfig(ModelConfig[PointsBatch]):
     def check(self, data: Any) -> None:
         """Raise ValueError unless the data have one feature, the label of each point."""
         if isinstance(data, PointsData) and (data.select.n_features != 1 or isinstance(data.select.features, int)):
-            raise ValueError(f"segmentation reads one feature by name, such as part, got {data.select.features}")
+            raise ValueError(f"segmentation needs exactly one named feature, such as part, got {data.select.features}")
 
 
 class PointSegmenter(Model[PointsBatch], config=PointSegmenterConfig):
@@ -163,14 +163,16 @@ def count_parts(split: Manifest, column: str, component: str | None = None) -> l
         names = found.word(FEATURES, index).split(",")
         if column not in names:
             raise ValueError(
-                f"{split}: the cloud {split.key(index)} has no column {column!r} of labels; besides x, y and z it has "
-                f"{', '.join(filter(None, names)) or 'no columns'}. Name one of these, or write shards of clouds with "
-                "the columns class or part (`maskstream docs points`)"
+                f"{split}: the cloud {split.key(index)} has no label column {column!r}; besides x, y and z it has "
+                f"{', '.join(filter(None, names)) or 'no columns'}. Choose one of these, or build shards from clouds "
+                "with a class or part column (`maskstream docs points`)"
             )
         (data,) = split.store.read_many([split.member(index, found.name)])
         values = read_npy(data)[:, 3 + names.index(column)]
         if not np.array_equal(values, np.round(values)):
-            raise ValueError(f"{split}: the column {column!r} of the cloud {split.key(index)} has no whole numbers")
+            raise ValueError(
+                f"{split}: the column {column!r} of the cloud {split.key(index)} does not contain whole numbers"
+            )
         numbers, many = np.unique(values.astype(np.int64), return_counts=True)
         counts[int(split.label[index])].update(dict(zip(numbers.tolist(), many.tolist(), strict=True)))
     return counts
@@ -206,7 +208,7 @@ def measure_parts(
     model: Model[Any], recipe: Recipe[Any], train: Manifest, test: Manifest, device: torch.device
 ) -> Tested:
     if not isinstance(model, PointSegmenter) or not isinstance(recipe.data, PointsData):
-        raise ValueError(f"the folder holds a {type(model).__name__}, not a segmenter; pass another folder")
+        raise ValueError(f"the folder contains a {type(model).__name__}, not a segmenter; pass a different folder")
     return Tested(scores=score_parts(model, recipe.data, train, test, device))
 
 

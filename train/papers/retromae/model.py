@@ -84,7 +84,7 @@ class RetroModel(TokenModel, config=RetroModelConfig):
             )
         attend = need_mask(batch).attend
         if attend is None:
-            raise ValueError("the batch's mask has no attention of the decoder; use masks.DecoderRows(encoder=...)")
+            raise ValueError("the batch's mask has no decoder attention; use masks.DecoderRows(encoder=...)")
         n = unpadded.longest
         decoded = self.decode(batch.tokens[:, :n], sentence, attend[:, :n, :n])
         made = decoded[unpadded.index // length, unpadded.index % length]

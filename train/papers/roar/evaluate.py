@@ -92,7 +92,7 @@ def evaluate(model: TextClassifier, config: TextData, data: Manifest, shown: int
             labels += batch.label[real].tolist()
             counted += counts.guesses(batch)
     if not labels:
-        raise ValueError(f"{data} has no labelled text; a classifier is measured on texts with a label each")
+        raise ValueError(f"{data} has no labelled texts, but a classifier is evaluated on texts with one label each")
     frequency = (counts.texts + 1) / (counts.texts + 1).sum()
     prior = float(-np.log(frequency)[labels].mean())
     guesses = {

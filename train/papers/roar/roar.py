@@ -212,17 +212,17 @@ class _Compared:
         config, data = self.recipe.model, self.recipe.data
         if not isinstance(config, TextClassifierConfig) or not isinstance(data, TextData):
             raise ValueError(
-                f"the model of {self.recipe.name}, a {type(config).__name__}, classifies no texts; pass a recipe such "
-                "as roar-lstm-tiny or roar-roberta-tiny"
+                f"the model of {self.recipe.name}, a {type(config).__name__}, does not classify texts; pass a recipe "
+                "such as roar-lstm-tiny or roar-roberta-tiny"
             )
         if data.packing == "pack" or data.windows or data.mask is not None:
             raise ValueError("ROAR hides the tokens itself; use data.packing=row, data.windows=false and no mask")
         for split in (self.train, self.test):
             check_modality(self.recipe, split)
         if len(names := self.train.label_names) < 2:
-            raise ValueError(f"{self.train} needs two classes or more with names, got {len(names)}")
+            raise ValueError(f"{self.train} needs at least two named classes, got {len(names)}")
         if unknown := [name for name in measures if name not in MEASURES]:
-            raise ValueError(f"unknown measure {unknown[0]!r}; allowed are {', '.join(MEASURES)}")
+            raise ValueError(f"unknown measure {unknown[0]!r}; choose from {', '.join(MEASURES)}")
         if measures:
             return tuple(measures)
         model, batch = self.recipe.build(), next(self.tests(data))
@@ -356,5 +356,5 @@ class _Compared:
 def _make_classifier(file: Path) -> TextClassifier:
     model = load_model(file)
     if not isinstance(model, TextClassifier):
-        raise ValueError(f"{file} contains no classifier of texts; pass another folder to --out")
+        raise ValueError(f"{file} contains no text classifier; pass a different folder to --out")
     return model

@@ -344,7 +344,9 @@ class SpikingTransformer(Model[ImageBatch], config=SpikingTransformerConfig):
             width = c.width << stage
             if stage:
                 if any(side % 2 for side in sides):
-                    raise ValueError(f"a grid of {sides} tokens has no further stage; use fewer depths or another size")
+                    raise ValueError(
+                        f"a grid of {sides} tokens is too small for another stage; use fewer depths or a different size"
+                    )
                 self.merges.append(nn.Linear(2 * width, width, bias=False))
                 self.units.append(Qcfs(c.levels))
                 sides = tuple(side // 2 for side in sides)

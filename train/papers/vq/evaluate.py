@@ -85,7 +85,7 @@ def measure_drawings(
         ValueError: A list of batches is empty.
     """
     if not measured or not trained:
-        raise ValueError("errors need at least one batch, got none; take a split with a sample in it")
+        raise ValueError("errors need at least one batch, got none; use a split with at least one sample")
     pixels, known = (
         torch.cat([model.config.pixels(batch).flatten(0, -4) for batch in part]) for part in (measured, trained)
     )

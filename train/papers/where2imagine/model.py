@@ -76,7 +76,9 @@ class WaypointConfig(ModelConfig[TrajectoryBatch]):
         if self.motion and data.clip.frames < 2:
             raise ValueError("model.motion needs clips of two frames or more, got one; set data.clip.frames=2")
         if self.ahead_s != data.ahead_s:
-            raise ValueError(f"model.ahead_s={self.ahead_s} is not data.ahead_s={data.ahead_s}; set both")
+            raise ValueError(
+                f"model.ahead_s={self.ahead_s} must equal data.ahead_s={data.ahead_s}; set both to the same value"
+            )
 
 
 class WaypointModel(Model[TrajectoryBatch], config=WaypointConfig):
@@ -132,7 +134,7 @@ class WaypointModel(Model[TrajectoryBatch], config=WaypointConfig):
         x = self.colour(self.tokens.inputs(cubes if index is None else gather_tokens(cubes, index)))
         if self.deep is not None:
             if batch.depth is None:
-                raise ValueError("the batch has no depth, and this model reads it; pass depth=True to the loader")
+                raise ValueError("the batch has no depth, but this model reads it; pass depth=True to the loader")
             depths = self._depths(batch.depth)
             x = x + self.deep(depths if index is None else gather_tokens(depths, index))
         positions = self.positions()
