@@ -54,7 +54,7 @@ def test_what_is_no_picture_clip_or_sound_is_refused(tmp_path):
     with pytest.raises(ValueError, match="a file or a pair of samples and their rate, got a ndarray"):
         sound.read_waveform(np.zeros(9))
     Image.new("I;16", (4, 4)).save(tmp_path / "a.png")
-    with pytest.raises(ValueError, match="pass 8 bits of grey or RGB"):
+    with pytest.raises(ValueError, match="expected 8-bit greyscale or RGB"):
         picture.read_picture(tmp_path / "a.png")
 
 

@@ -222,7 +222,7 @@ def test_a_damaged_model_is_refused_for_what_it_is(exported, recipe, kind):
         {"fifo": os.mkfifo, "folder": os.mkdir}[kind](exported)
     for load in (load_model, partial(load_matching_weights, recipe.build())):
         with pytest.raises(
-            RunFileError, match=r"model.safetensors (cannot be read|is no file|is missing|has no model)"
+            RunFileError, match=r"model.safetensors (cannot be read|is not a file|is missing|has no model)"
         ):
             load(exported)
 
