@@ -53,5 +53,5 @@ class Told:
     def __post_init__(self) -> None:
         if strange := [name for name in self.rai if name not in RAI]:
             raise ValueError(
-                f"{strange[0]!r} is not a field of Croissant's RAI vocabulary; allowed are {', '.join(RAI)}"
+                f"{strange[0]!r} is not a field of Croissant's RAI vocabulary; choose from {', '.join(RAI)}"
             )

@@ -112,6 +112,6 @@ def check_list(path: Path) -> None:
         names = []
     if names[:3] != ["key", "why", "of"]:
         raise ValueError(
-            f"{path} exists and is not the list of a curation, so it is not overwritten. Pass another --out, or delete "
+            f"{path} exists and is not a curation list, so it is not overwritten. Pass a different --out, or delete "
             "the file"
         )

@@ -228,8 +228,8 @@ def _find_leaked(
     progress.phase(f"comparing with {theirs.manifest.location}")
     if theirs.media != own.media:
         raise ValueError(
-            f"{own.manifest} holds {' and '.join(own.media)}, {theirs.manifest} {' and '.join(theirs.media)}: "
-            "leaks are only found within one medium. Choose another component=, or remove the split from against="
+            f"{own.manifest} contains {' and '.join(own.media)}, but {theirs.manifest} contains "
+            f"{' and '.join(theirs.media)}: leaks can only be found within one medium. Choose a different component=, or remove the split from against="
         )
     leaked = {}
     rest = [place for place in range(len(own)) if place not in gone]
@@ -320,7 +320,7 @@ def _list_parts(info: Mapping[str, Any]) -> list[tuple[str, int]]:
 def _check_share(own: Measures, gone: Mapping[int, Gone], most: float, keep: str | None) -> None:
     """Raise MaskstreamError if all samples, or more than this fraction, would be removed."""
     if len(gone) == len(own):
-        raise MaskstreamError(f"none of the {len(own)} samples of {own.manifest} would stay; nothing was changed")
+        raise MaskstreamError(f"none of the {len(own)} samples of {own.manifest} would remain, so nothing was changed")
     if len(gone) <= most * len(own):
         return
     counts = Counter(one.why for one in gone.values())
@@ -338,7 +338,7 @@ def _guess_languages(own: Measures, languages: Sequence[str]) -> dict[str, Float
     measure_languages("", languages)  # raises ValueError if one is unknown
     if own.media != {"texts"}:
         raise ValueError(
-            f"{LANGUAGE}{languages[0]} is a signal of texts, but {own.manifest} is measured by its "
+            f"{LANGUAGE}{languages[0]} is a text signal, but {own.manifest} is measured by its "
             f"{' and '.join(own.media)}. Remove it from the rule, or choose a text component="
         )
     found = {f"{LANGUAGE}{one}": np.full(len(own), np.nan) for one in languages}

@@ -44,6 +44,6 @@ def _load_identifier() -> Any:
         from py3langid.langid import MODEL_FILE, LanguageIdentifier
     except ImportError as error:
         raise ValueError(
-            "language signals need py3langid. Run `pip install 'maskstream[languages]'`, or use no language signals"
+            "language signals need py3langid. Run `pip install 'maskstream[languages]'`, or leave out language signals"
         ) from error
     return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)

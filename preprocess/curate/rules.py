@@ -123,7 +123,7 @@ class Rule:
             for one in sides:
                 self._check_side(one)
             if any(bool(self._signal(a)) == bool(self._signal(b)) for a, b in pairwise(sides)):
-                raise self._error("compares something else than a signal with a number or a percentile such as p10")
+                raise self._error("may only compare a signal with a number or a percentile such as p10")
         else:
             raise self._error(f"has {ast.unparse(node)!r}, which is not a comparison")
 
@@ -166,8 +166,8 @@ class KeepRule:
         Rule(self.text)
         if shares := [name for name in self._names() if SHARE_NAME.fullmatch(name)]:
             raise ValueError(
-                f"keep={self.text!r} uses {shares[0]}, a percentile, which is unknown until all samples are written. "
-                "Use a number, or run `maskstream curate --keep` afterwards"
+                f"keep={self.text!r} uses {shares[0]}, a percentile, which is not known until all samples are "
+                "written. Use a number, or run `maskstream curate --keep` afterwards"
             )
 
     def _names(self) -> list[str]:

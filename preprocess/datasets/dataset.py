@@ -62,7 +62,7 @@ class Dataset:
         for what, name in (("dataset", self.name), *(("split", split) for split in self.splits)):
             if not is_split_name(name):
                 raise DatasetError(
-                    f"{self.name[:80]!r} has a {what} named {name[:80]!r}, but folders and tars get this name: use a "
+                    f"{self.name[:80]!r} has a {what} named {name[:80]!r}, which also names folders and tars: use a "
                     "printable name of at most 200 bytes, without / and not beginning with a dot"
                 )
 
@@ -332,7 +332,7 @@ def describe_one_down(root: Path, *patterns: str) -> str:
 def require_folder(root: Path, *, name: str, obtain: str) -> None:
     """Raise DatasetError if the folder of a dataset does not exist."""
     if not root.is_dir():
-        raise DatasetError(f"{name}: there is no folder {root}. {obtain}")
+        raise DatasetError(f"{name}: the folder {root} does not exist. {obtain}")
 
 
 def label_map(dataset: str, root: Path, count: int, obtain: str) -> list[str]:
@@ -353,7 +353,9 @@ def label_map(dataset: str, root: Path, count: int, obtain: str) -> list[str]:
         return list(map(str, range(count)))
     names = [re.sub(r"^[0-9]+ ", "", line) if path.name == "classInd.txt" else line for _, line in read_lines(path)]
     if len(names) < count:
-        raise DatasetError(f"{dataset}: {path} has {len(names)} names, but a list uses the label {count - 1}. {obtain}")
+        raise DatasetError(
+            f"{dataset}: {path} has {len(names)} names, but a list contains the label {count - 1}. {obtain}"
+        )
     return names
 
 
@@ -382,7 +384,9 @@ def split_lists(
         alike = [path for path in files if {*own} & {*re.split(r"[^a-z]+", path.stem.lower())} and path.is_file()]
         if len(alike) > 1:
             names = ", ".join(map(str, alike))
-            raise DatasetError(f"{dataset}: several files may be the list of the split {split} ({names}); keep one")
+            raise DatasetError(
+                f"{dataset}: several files could be the list of the split {split} ({names}); keep only one"
+            )
         if alike:
             found[split] = alike[0]
     if "train" not in found:

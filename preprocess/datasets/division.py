@@ -157,11 +157,11 @@ def divide_sources(raw: Dataset, division: Division, decided: Mapping[str, str] 
     if own := [name for name in _OF_VALIDATION if name in raw.splits]:
         raise DatasetError(
             f"{raw.name} already has a validation split, {own[0]!r}. Remove --val (val=), or create only the split "
-            f"train (--split train, splits=['train']) and divide it afterwards (`maskstream split`)"
+            "train (--split train, splits=['train']) and divide it later with `maskstream split`"
         )
     if TRAIN not in raw.splits:
         names = list_few(list(raw.splits), repr)
-        raise DatasetError(f"--val (val=) divides a split 'train', but {raw.name} has the splits {names}; remove it")
+        raise DatasetError(f"--val (val=) divides the split 'train', but {raw.name} has the splits {names}; remove it")
     sources = raw.splits[TRAIN]
     groups = _find_groups(sources, division.by, raw.name)
     known = {

@@ -108,7 +108,8 @@ def _rows(path: Path) -> Iterator[ListedDocument]:
             names = file.schema_arrow.names
             if TEXT not in names:
                 raise DatasetError(
-                    f"{path} needs a column {TEXT!r}, got {', '.join(names) or 'none'}; rename the column of the texts"
+                    f"{path} needs a column {TEXT!r}, got {', '.join(names) or 'none'}; rename the column with the "
+                    "texts"
                 )
             columns = [name for name in ("label", "split", "id") if name in names]
             found = file.iter_batches(_ROWS, columns=columns) if columns else ()

@@ -52,7 +52,7 @@ def imagefolder(root: Path) -> Dataset:
         raise DatasetError(f"{IMAGEFOLDER}: there is no folder train in {root}. {IMAGEFOLDER_OBTAIN}")
     label_names = _list_classes(folders["train"])
     if not label_names:
-        raise DatasetError(f"{IMAGEFOLDER}: {folders['train']} contains no folders of classes. {IMAGEFOLDER_OBTAIN}")
+        raise DatasetError(f"{IMAGEFOLDER}: {folders['train']} contains no class folders. {IMAGEFOLDER_OBTAIN}")
     numbers = {name: number for number, name in enumerate(label_names)}
     for folder in folders.values():
         if strange := [name for name in _list_classes(folder) if name not in numbers]:

@@ -60,7 +60,7 @@ class KnowledgeLayout:
         there = [split for split in ("train", "val") if (root / self.lists.format(split=split)).is_file()]
         if not there:
             path = root / self.lists.format(split="val")
-            raise DatasetError(f"{self.name}: there is no {path}. {self.remedy}")
+            raise DatasetError(f"{self.name}: {path} does not exist. {self.remedy}")
         listed = {split: list(self._sources(root, split)) for split in there}
         label_names, labelled = number_answers(listed)
         return dataset_of(self.name, label_names, labelled, root=root, obtain=self.remedy, encoder=ImageTextEncoder())
@@ -75,7 +75,7 @@ class KnowledgeLayout:
     def read(self, path: Path) -> Any:
         """Read a JSON or JSON Lines file. Raise DatasetError if it is missing or not valid JSON."""
         if not path.is_file():
-            raise DatasetError(f"{self.name}: there is no {path}. {self.remedy}")
+            raise DatasetError(f"{self.name}: {path} does not exist. {self.remedy}")
         if path.suffix != ".jsonl":
             return read_json(path, self.remedy)
         try:

@@ -94,7 +94,7 @@ class _Info:
             )
         named = _PLACE.sub(lambda found: _format_path(values[found[1]], found[2]), text)
         if named.startswith("/") or ".." in PurePosixPath(named).parts:
-            raise DatasetError(f"{where} has the {template} {text!r}, which leaves ROOT")
+            raise DatasetError(f"{where} has the {template} {text!r}, which points outside ROOT")
         return self.root / named
 
 
@@ -117,7 +117,7 @@ def lerobot(root: Path, *, cameras: str = APART) -> Dataset:
     require_folder(root, name=NAME, obtain=OBTAIN)
     path = root / "meta" / "info.json"
     if not path.is_file():
-        raise DatasetError(f"{NAME}: there is no {path}.{describe_one_down(root, 'meta/info.json')} {OBTAIN}")
+        raise DatasetError(f"{NAME}: {path} does not exist.{describe_one_down(root, 'meta/info.json')} {OBTAIN}")
     info = _Info(root=root, facts=read_json(path, OBTAIN))
     try:
         return _make_dataset(info, together=cameras == TOGETHER)

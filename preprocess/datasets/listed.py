@@ -490,7 +490,7 @@ def _check_distinct(entries: Sequence[_Entry]) -> None:
             place = f"line {first.line}" if first.path == entry.row.path else f"line {first.line} of {first.path.name}"
             what = "key" if entry.key else "part" if entry.part else "path"
             raise entry.row.error(
-                f"the same {what} {entry.id!r} as {place}", "Remove one of them, or give each a unique `key`"
+                f"the same {what} {entry.id!r} as {place}", "Remove one of them, or set a unique `key` for each"
             )
 
 

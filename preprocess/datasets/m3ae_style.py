@@ -54,7 +54,7 @@ def m3ae_style(root: Path) -> Dataset:
         for split, source in _read_medicat(root):
             splits.setdefault(split, []).append(source)
     if not any(splits.values()):
-        raise DatasetError(f"{NAME}: {root} holds neither ROCO's captions nor MedICaT's list. {OBTAIN}")
+        raise DatasetError(f"{NAME}: {root} contains neither ROCO's captions nor MedICaT's list. {OBTAIN}")
     return dataset_of(NAME, (), splits, root=root, obtain=OBTAIN, encoder=ImageTextEncoder(), labelled=False)
 
 

@@ -63,7 +63,7 @@ class SetLayout:
             path = root / self.lists[missing[0]]
             pickled = path.with_suffix(".pkl")
             found = f"only {pickled.name}, a pickle, which can execute code. " if pickled.exists() else ""
-            raise DatasetError(f"{self.name}: there is no {path}; {found}{self.remedy}")
+            raise DatasetError(f"{self.name}: {path} does not exist; {found}{self.remedy}")
         listed = {split: list(self._sources(root, split, path)) for split, path in there.items()}
         label_names, labelled = number_answers(listed)
         return dataset_of(self.name, label_names, labelled, root=root, obtain=self.remedy, encoder=ImageTextEncoder())

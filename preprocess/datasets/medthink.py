@@ -67,10 +67,10 @@ class Rationales:
             for split, file in self.lists.items() if folder is not None else ():
                 path = (folder or root) / file
                 if not path.is_file():
-                    raise DatasetError(f"{self.name}: there is no {path}. {self.remedy}")
+                    raise DatasetError(f"{self.name}: {path} does not exist. {self.remedy}")
                 splits.setdefault(split, []).extend(self._sources(root, path, kind))
         if not splits:
-            raise DatasetError(f"{self.name}: {root} holds neither closed-end nor open-end. {self.remedy}")
+            raise DatasetError(f"{self.name}: {root} contains neither closed-end nor open-end. {self.remedy}")
         label_names, labelled = number_answers(splits)
         return dataset_of(self.name, label_names, labelled, root=root, obtain=self.remedy, encoder=ImageTextEncoder())
 

@@ -140,7 +140,7 @@ def _records(path: Path, split: str, meta: _Meta) -> list[Source]:
     try:
         spans = record_spans(path)
     except RejectError as error:
-        raise DatasetError(f"meshgraphnets: {path} {error.reason}; get it again. {OBTAIN}") from error
+        raise DatasetError(f"meshgraphnets: {path} {error.reason}; download it again. {OBTAIN}") from error
     except OSError as error:
         raise OutageError(f"{path} cannot be read ({error.strerror}); run the same command again") from error
     if not spans:

@@ -175,13 +175,13 @@ def _find_media(schema: pa.Schema, path: Path, kind: str, name: str) -> str:
     media = media or [column for column in usual if column in schema.names]
     if len(media) != 1:
         raise DatasetError(
-            f"{name}: {path} has {len(media) or 'no'} columns of the kind {kind} ({', '.join(media) or 'none'}) among "
+            f"{name}: {path} has {len(media) or 'no'} columns of type {kind} ({', '.join(media) or 'none'}) among "
             f"{', '.join(schema.names)[:200] or 'none'}; it needs exactly one, named {usual[0]}"
         )
     if not _is_media(schema.field(media[0]).type):
         raise DatasetError(
-            f"{name}: the column {media[0]!r} of {path} is {str(schema.field(media[0]).type)[:80]}; it must hold the "
-            "bytes of a file in each row, as such or as `bytes` of a struct"
+            f"{name}: the column {media[0]!r} of {path} is {str(schema.field(media[0]).type)[:80]}; each row must "
+            "contain the bytes of a file, either directly or as `bytes` in a struct"
         )
     return str(media[0])
 
@@ -199,10 +199,12 @@ def _find_labels(schema: pa.Schema, path: Path, name: str) -> tuple[str, tuple[s
     found = features.get(label, {}).get("names") or ()
     if not isinstance(found, list | tuple) or len(found) > MAX_LABEL:
         raise DatasetError(
-            f"{name}: the metadata of {path} name the labels {str(found)[:80]!r}; they must be a list of names"
+            f"{name}: the metadata of {path} contains the labels {str(found)[:80]!r}; they must be a list of names"
         )
     if twice := next((name for name, count in Counter(map(str, found)).items() if count > 1), None):
-        raise DatasetError(f"{name}: the metadata of {path} name two labels {twice!r}; give each class a unique name")
+        raise DatasetError(
+            f"{name}: the metadata of {path} contains the label {twice!r} twice; use a unique name for each class"
+        )
     return label, tuple(map(str, found))
 
 
@@ -264,7 +266,7 @@ class _Room:
         if self._left < 0:
             raise DatasetError(
                 f"{self._name}: up to {path}, the columns besides the media exceed {MAX_LISTED_BYTES} bytes "
-                f"({', '.join(batch.schema.names)[:200]}); remove the large ones"
+                f"({', '.join(batch.schema.names)[:200]}); remove large columns"
             )
 
 
@@ -338,7 +340,7 @@ def _names(rows: Sequence[_Row], labels: Sequence[Any]) -> tuple[str, ...]:
         return tuple(sorted(map(str, given)))
     if (largest := max(given)) > MAX_LABEL:
         table = rows[labels.index(largest)][0]
-        raise DatasetError(f"{table.path}: the label {largest} is larger than {MAX_LABEL}; number classes from 0 on")
+        raise DatasetError(f"{table.path}: the label {largest} is larger than {MAX_LABEL}; number classes from 0")
     return tuple(map(str, range(largest + 1)))
 
 
@@ -349,6 +351,6 @@ def _number(label: Any, numbers: dict[str, int], where: str) -> int:
         return label
     if str(label) not in numbers:
         raise DatasetError(
-            f"{where}: the label {str(label)[:80]!r} is none of {len(numbers)} classes; use their names or numbers"
+            f"{where}: the label {str(label)[:80]!r} is not one of {len(numbers)} classes; use their names or numbers"
         )
     return numbers[str(label)]

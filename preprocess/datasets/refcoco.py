@@ -57,9 +57,9 @@ def refcoco(root: Path) -> Dataset:
     if not path.is_file():
         pickles = ", ".join(sorted(one.name for one in root.glob("refs(*).p")))
         found = f"only {pickles}, a pickle, which can execute code. " if pickles else ""
-        raise DatasetError(f"{NAME}: there is no {path}; {found}{OBTAIN}")
+        raise DatasetError(f"{NAME}: {path} does not exist; {found}{OBTAIN}")
     if not instances.is_file():
-        raise DatasetError(f"{NAME}: there is no {instances}. {OBTAIN}")
+        raise DatasetError(f"{NAME}: {instances} does not exist. {OBTAIN}")
     folder = next((root / one for one in IMAGES if (root / one).is_dir()), root / IMAGES[0])
     listed, refs = read_json(instances, OBTAIN), read_json(path, OBTAIN)
     try:

@@ -71,7 +71,7 @@ def shapenet(root: Path) -> Dataset:
     base, synsets = _list_synsets(root)
     listed = _list_clouds(base, synsets) or _list_models(root, base, synsets)
     if not listed:
-        raise DatasetError(f"shapenet: the folders of {base} hold neither SPLIT/*.npy nor MODEL/**/*.obj. {OBTAIN}")
+        raise DatasetError(f"shapenet: the folders of {base} contain neither SPLIT/*.npy nor MODEL/**/*.obj. {OBTAIN}")
     names = [CATEGORIES.get(synset, synset) for synset in synsets]
     return dataset_of("shapenet", names, listed, root=root, obtain=OBTAIN, encoder=PointEncoder())
 
@@ -84,7 +84,7 @@ def _list_synsets(root: Path) -> tuple[Path, list[str]]:
         if found:
             return base, found
     raise DatasetError(
-        f"shapenet: neither {root} nor a folder in it holds a folder named by a synset of eight digits. {OBTAIN}"
+        f"shapenet: neither {root} nor a folder in it contains a folder named after an eight-digit synset. {OBTAIN}"
     )
 
 
@@ -195,7 +195,7 @@ def shapenetpart(root: Path) -> Dataset:
     for split in SPLITS:
         path = base / "train_test_split" / f"shuffled_{split}_file_list.json"
         if not path.is_file():
-            raise DatasetError(f"{name}: there is no {path}. {PART_OBTAIN}")
+            raise DatasetError(f"{name}: {path} does not exist. {PART_OBTAIN}")
         listed[split] = [_read_part_cloud(base, path, entry, synsets, labels) for entry in read_json(path, PART_OBTAIN)]
     return dataset_of(
         name, labels, listed, root=root, obtain=PART_OBTAIN, encoder=PointEncoder(columns=(*XYZ, *NORMALS, "part"))
@@ -207,7 +207,7 @@ def _read_part_cloud(base: Path, path: Path, entry: object, synsets: dict[str, s
     synset, model = (PurePosixPath(str(entry)).parts or ("", ""))[-2:]
     if synset not in synsets:
         raise DatasetError(
-            f"shapenetpart: {path} has the entry {str(entry)[:80]!r} of an unknown synset. {PART_OBTAIN}"
+            f"shapenetpart: {path} has the entry {str(entry)[:80]!r} from an unknown synset. {PART_OBTAIN}"
         )
     return Source(id=f"{synset}/{model}", path=base / synset / f"{model}.txt", label=labels.index(synsets[synset]))
 

@@ -44,7 +44,7 @@ def esc50(root: Path, *, fold: int = 1) -> Dataset:
         ValueError: There is no such fold.
     """
     if not 1 <= fold <= 5:
-        raise ValueError(f"ESC-50 has the folds 1 to 5, got {fold=}")
+        raise ValueError(f"ESC-50 has folds 1 to 5, got {fold=}")
     name = "esc50" if fold == 1 else f"esc50-{fold}"
     require_folder(root, name=name, obtain=ESC50_OBTAIN)
     table = find_first_existing(root, "meta/esc50.csv", "*/meta/esc50.csv")

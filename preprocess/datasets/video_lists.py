@@ -76,7 +76,7 @@ def _lines(path: Path) -> Iterator[_Line]:
             )
         whole = found["second"] is not None
         if form is not None and whole != form:
-            raise DatasetError(f"{path}: line {number} has a different form than the lines before it; use one form")
+            raise DatasetError(f"{path}: line {number} has a different format from the previous lines; use one format")
         form = whole
         label = int(found["first"]) if len(found["first"]) < 10 else MAX_LABEL + 1
         if whole and (label, int(found["second"])) != _WHOLE:
@@ -172,6 +172,6 @@ def _list_first_frames(folder: Path, wanted: int) -> tuple[Path, ...]:
     found = [(int(match[1]), path) for path in folder.iterdir() if (match := _FRAME.fullmatch(path.name))]
     if len(found) < wanted:
         raise DatasetError(
-            f"{RAWFRAMES}: {folder} has {len(found)} of the {wanted} frames in its list. {RAWFRAMES_OBTAIN}"
+            f"{RAWFRAMES}: {folder} contains {len(found)} of the {wanted} frames in its list. {RAWFRAMES_OBTAIN}"
         )
     return tuple(path for _, path in sorted(found)[:wanted])

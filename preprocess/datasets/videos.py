@@ -191,7 +191,7 @@ def ucf101(root: Path, *, fold: int = 1) -> Dataset:
         ValueError: There is no such fold.
     """
     if not 1 <= fold <= 3:
-        raise ValueError(f"UCF101 has the folds 1 to 3, got {fold=}")
+        raise ValueError(f"UCF101 has folds 1 to 3, got {fold=}")
     name = "ucf101" if fold == 1 else f"ucf101-{fold}"
     require_folder(root, name=name, obtain=UCF101_OBTAIN)
     numbers = {}
@@ -253,7 +253,7 @@ def hmdb51(root: Path, *, fold: int = 1) -> Dataset:
         ValueError: There is no such fold.
     """
     if not 1 <= fold <= 3:
-        raise ValueError(f"HMDB51 has the folds 1 to 3, got {fold=}")
+        raise ValueError(f"HMDB51 has folds 1 to 3, got {fold=}")
     name = "hmdb51" if fold == 1 else f"hmdb51-{fold}"
     require_folder(root, name=name, obtain=HMDB51_OBTAIN)
     ending = f"_test_split{fold}.txt"

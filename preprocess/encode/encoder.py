@@ -169,7 +169,7 @@ def with_settings(encoder: Encoder, assignments: Sequence[str]) -> Encoder:
     if not assignments:
         return encoder
     if not isinstance(encoder, Config):
-        raise ValueError(f"the encoder of {encoder.modality} has no settings; remove --set")
+        raise ValueError(f"the {encoder.modality} encoder has no settings; remove --set")
     own = ", ".join(name for name in encoder.to_dict(defaults=True) if name not in ("kind", "version"))
     changed = with_set(encoder, assignments, where=f"the encoder of {encoder.modality} has {own}")
     assert isinstance(changed, type(encoder))

@@ -184,7 +184,7 @@ class Worker(Generic[TaskT, RecordT]):
         if self._process.exitcode == -signal.SIGKILL:
             advice = (
                 "The system sends SIGKILL when memory runs out: use fewer workers, or set a memory limit, so that a "
-                "file that needs too much becomes a reject"
+                "file that needs too much memory is rejected"
             )
         else:
             advice = "Fix what ended it (see above)"
@@ -273,7 +273,7 @@ def choose_executor(executor: Executor | None, workers: int | None) -> Executor:
     """Return `executor`, or a local one with `workers` processes. Raises ValueError if both are set."""
     if executor is not None and workers is not None:
         raise ValueError(
-            f"{executor=} and {workers=} exclude each other; pass LocalExecutor({workers}) or only workers"
+            f"{executor=} and {workers=} cannot be combined; pass LocalExecutor({workers}) or only workers"
         )
     return LocalExecutor(workers) if executor is None else executor
 

@@ -127,9 +127,9 @@ def _receive_events(ray: ModuleType, ref: Any, task: TaskT) -> list[Event[TaskT,
         events, failed = ray.get(ref)
     except ray.exceptions.RayError as lost:
         raise WorkerDiedError(
-            f"{task.name}: Ray lost it {NODE_RETRIES + 1} times: {lost}. Fix what ended its nodes or workers (when "
-            "memory runs out, Ray kills workers: set a memory limit, so that a file that needs too much becomes a "
-            "reject); then run the same command again, which continues"
+            f"{task.name}: Ray lost it {NODE_RETRIES + 1} times: {lost}. Fix whatever ended its nodes or workers "
+            "(when memory runs out, Ray kills workers: set a memory limit, so that a file that needs too much memory "
+            "is rejected); then run the same command again, which continues"
         ) from lost
     if failed is not None:
         error, node = failed
@@ -143,8 +143,8 @@ def _sent(value: tuple[Work[TaskT, RecordT], TaskT]) -> bytes:
     data, names = dumps(value)
     if names:
         raise MainModuleError(
-            f"the nodes of a Ray cluster cannot import {', '.join(names)} of the main module: put it into a module of "
-            "its own"
+            f"the nodes of a Ray cluster cannot import {', '.join(names)} from the main module; put it into a "
+            "separate module"
         )
     return data
 

@@ -41,10 +41,15 @@ class SlurmJob:
 
     def __post_init__(self) -> None:
         if not 1 <= self.parts <= MAX_PARTS:
-            raise ValueError(f"{self.parts} parts are not 1 to {MAX_PARTS}, the largest array that Slurm takes")
+            raise ValueError(
+                f"parts={self.parts}: the number of parts must lie between 1 and {MAX_PARTS}, "
+                "the largest array that Slurm supports"
+            )
         for word in (self.name, str(self.folder.absolute()), *self.options):
             if {"\n", "\r", "\0"} & {*word}:  # a newline ends an #SBATCH comment, even inside quotes
-                raise ValueError(f"{word!r} has a newline or null; the options of a Slurm script are one line each")
+                raise ValueError(
+                    f"{word!r} contains a newline or null; each option in a Slurm script must be on one line"
+                )
 
     def scripts(self) -> dict[str, str]:
         """Return the text of both scripts by name."""
@@ -105,6 +110,6 @@ def _submit_script(command: list[str]) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise ValueError(
-            f"Slurm refuses {command[-1]}: {' '.join(done.stderr.split())}; change --sbatch, or the script by hand"
+            f"Slurm refused {command[-1]}: {' '.join(done.stderr.split())}; change --sbatch, or edit the script by hand"
         )
     return done.stdout.strip().partition(";")[0]  # JOB, or JOB;CLUSTER

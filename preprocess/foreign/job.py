@@ -97,8 +97,8 @@ class Collected:
             rejects += tar.rejects
         if table is not None and example and not any(named.values()):
             raise DatasetError(
-                f"{table.path} names none of the samples: it has names such as {next(iter(table.labels), '')!r}, but a "
-                f"sample has the key {example!r}. Choose the column of keys, ids or paths with --match"
+                f"{table.path} does not match any sample: it has names such as {next(iter(table.labels), '')!r}, but "
+                f"a sample has the key {example!r}. Choose the column with keys, ids or paths with --match"
             )
         twice = _find_repeated(hashes)
         counts = {task.name: len(some) for task, some in zip(tasks, hashes, strict=True)}
@@ -336,5 +336,5 @@ def _check_kind(output: Output) -> None:
         profile = "another"
     if profile != FOREIGN:
         raise ValueError(
-            f"{output.location} contains shards of the profile {profile!r}, not an index; pass another --out"
+            f"{output.location} contains shards of the profile {profile!r}, not an index; pass a different --out"
         )

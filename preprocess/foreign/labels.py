@@ -150,4 +150,4 @@ def _label(row: TableRow) -> Label:
 
 def _add(found: dict[str, Label], name: str, label: Label, row: TableRow) -> None:
     if found.setdefault(name, label) != label:
-        raise row.error(f"another label for {name!r} than an earlier line")
+        raise row.error(f"a different label for {name!r} than an earlier line")

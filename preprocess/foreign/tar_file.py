@@ -107,7 +107,7 @@ def find_tars(tars: Sequence[Location]) -> list[Location]:
         )
     _check_unpacked([*paths, *remote, *_find_packed_in(own if not paths else [])])
     if not paths and not remote:
-        raise ValueError(f"there is no *.tar in {', '.join(map(str, tars)) or 'no folder'}; pass tars or their folder")
+        raise ValueError(f"no *.tar found in {', '.join(map(str, tars)) or 'no folder'}; pass tars or their folder")
     near = sorted({path.parent.resolve() / path.name for path in paths})
     found: list[Location] = [*near, *remote]
     _check_names(found)
@@ -117,9 +117,9 @@ def find_tars(tars: Sequence[Location]) -> list[Location]:
 def _check_unpacked(tars: Sequence[Location]) -> None:
     if packed := [tar for tar in tars if _is_packed(str(tar))]:
         raise ValueError(
-            f"{packed[0]} is compressed as a whole, but loaders read single members of a tar. Decompress it with "
-            "`gunzip`; media are compressed already, so it hardly grows. Or use `maskstream shards`, which reads "
-            "compressed tars"
+            f"{packed[0]} is compressed as a whole, but loaders read single members from a tar. Decompress it with "
+            "`gunzip`; media are already compressed, so the file grows very little. Or use `maskstream shards`, "
+            "which reads compressed tars"
         )
 
 
@@ -150,7 +150,7 @@ def _find_at_url(url: str) -> list[str]:
         raise ValueError(f"{url} is on a web server, which cannot list files; pass the URLs of its tars") from error
     found = [f"{url}/{name}" for name in names if name.endswith(".tar") and "/" not in name]
     if not found:
-        raise ValueError(f"there is no *.tar in {url}; pass tars or their folder")
+        raise ValueError(f"no *.tar found in {url}; pass tars or their folder")
     return found
 
 
@@ -175,7 +175,7 @@ def index_folder(tars: Sequence[Location], out: Location | None) -> Location:
         for place in {split_folder_and_name(tar)[0] for tar in tars if is_url(tar)}:
             joined(str(folder), str(place))
     except (ValueError, StoreError) as error:
-        raise ValueError(f"{error}; pass another --out") from error
+        raise ValueError(f"{error}; pass a different --out") from error
     return folder
 
 

@@ -119,8 +119,9 @@ def choose_indexer(tars: Sequence[TarFile], wanted: str | None) -> Indexer:
             )
         if pictures := sorted(components & PICTURES):
             raise ValueError(
-                f"a sample of {tar.where} contains {pictures[0]}, but images cannot be indexed. Use `maskstream shards "
-                "image-folder`, or image-text-folder if they have texts; its ROOT may contain the tars as they are"
+                f"a sample of {tar.where} contains {pictures[0]}, but images cannot be indexed. Use `maskstream "
+                "shards image-folder`, or image-text-folder if they have texts; its ROOT may contain the original "
+                "tars"
             )
     return INDEXERS["video"]
 
@@ -358,7 +359,7 @@ def _take(task: TarTask, group: Group, found: _Found, packets: HashedStream, rep
             legal = ", ".join(indexer.components)
             raise RejectError("open", f"has no {indexer.noun} (none of {legal}), only {_shorten_text(group)}")
         if indexer.noun in group.components:
-            raise RejectError("tar", f"has a member {indexer.noun!r}; this name is reserved, rename the member")
+            raise RejectError("tar", f"has a member {indexer.noun!r}; this name is reserved; rename the member")
         label = read_label(group.data)
         task.crashes.check(source)
         try:

@@ -103,8 +103,8 @@ class Cutter:
             if not splits[name]:
                 reasons = list_few([f"{one.source} ({one.stage}: {one.reason})" for one in rejects])
                 raise DatasetError(
-                    f"{raw.name}: no clip of {self.clips.least_s:g} s or more is in the {len(sources)} files of the "
-                    f"split {name!r}{f': {reasons}' if rejects else ''}; take a smaller --min-clip"
+                    f"{raw.name}: no clip of {self.clips.least_s:g} s or more was found in the {len(sources)} files "
+                    f"of the split {name!r}{f': {reasons}' if rejects else ''}; use a smaller --min-clip"
                 )
         return replace(raw, splits=splits, missing=missing)
 
@@ -235,7 +235,8 @@ def _cut_by_list(raw: Dataset, root: Path, path: Path) -> Dataset:
     """Return the dataset cut into the clips that a list specifies, with the list's labels, splits and columns."""
     if not path.is_file():
         raise DatasetError(
-            f"there is no list {path}; --clips takes scenes, a duration such as 10s, or a list with path, start and end"
+            f"the list {path} does not exist; --clips takes scenes, a duration such as 10s, or a list with path, "
+            "start and end"
         )
     obtain = "A list of --clips has the columns path (relative to ROOT), start and end"
     rows = listed_sources([MediaList(path=path)], root, raw.encoder, obtain=obtain)
@@ -243,7 +244,7 @@ def _cut_by_list(raw: Dataset, root: Path, path: Path) -> Dataset:
     for own in rows.splits.values():
         for one in own:
             if one.span is None:
-                raise DatasetError(f"{path} has no start and end of {one.id!r}. {obtain}")
+                raise DatasetError(f"{path} has no start and end for {one.id!r}. {obtain}")
             by_path.setdefault(one.path, []).append(one)
     splits = {
         name: [
@@ -261,10 +262,10 @@ def _cut_by_list(raw: Dataset, root: Path, path: Path) -> Dataset:
     known = {source.path for sources in raw.splits.values() for source in sources}
     if strange := [str(one) for one in by_path if one not in known]:
         raise DatasetError(
-            f"{path} names {len(strange)} files that {raw.name} does not have: {list_few(strange)}. {obtain}"
+            f"{path} lists {len(strange)} files that {raw.name} does not contain: {list_few(strange)}. {obtain}"
         )
     if empty := [name for name, own in splits.items() if not own]:
-        raise DatasetError(f"{path} names no file of the split {empty[0]!r}. {obtain}")
+        raise DatasetError(f"{path} lists no file from the split {empty[0]!r}. {obtain}")
     return replace(raw, splits=splits)
 
 

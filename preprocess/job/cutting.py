@@ -40,13 +40,15 @@ class Cutting:
         if self.every_s is not None and not 0.1 <= self.every_s <= 86400:
             raise ValueError(f"clips={self.by!r} must be from 0.1s to 86400s")
         if not self.is_found and self.max_s is not None:
-            raise ValueError("max_clip divides long scenes and sounds; it belongs to clips='scenes' and 'silence'")
+            raise ValueError("max_clip divides long scenes and sounds; it requires clips='scenes' or 'silence'")
         if not (self.is_found or self.every_s) and self.min_s is not None:
-            raise ValueError("min_clip leaves out short scenes and rests; a list says itself which clips there are")
+            raise ValueError(
+                "min_clip drops short scenes and remainders; leave it out with a list, which defines its own clips"
+            )
         if not 0 <= self.least_s <= self.most_s / 2:
             raise ValueError(
-                f"min_clip={self.least_s:g} and max_clip={self.most_s:g} do not fit: min_clip must be at most half of "
-                "max_clip, for a scene that is a little longer than max_clip becomes two clips"
+                f"min_clip={self.least_s:g} and max_clip={self.most_s:g} do not fit together: min_clip must be at "
+                "most half of max_clip, because a scene slightly longer than max_clip is split into two clips"
             )
 
     @property

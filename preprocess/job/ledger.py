@@ -117,8 +117,8 @@ class InEnvironment(Generic[TaskT, RecordT]):
         """Run the task. Raises ResumeError if this process's libraries differ from the job's."""
         if changes := "; ".join(differences(self.wanted, libraries(self.modality))):
             raise ResumeError(
-                f"{task.name} would have other bytes if {socket.gethostname()} wrote it, whose libraries are not those "
-                f"of the job ({changes}); install the same versions there, and run the same command again"
+                f"{task.name} would have different bytes if written on {socket.gethostname()}, whose libraries differ "
+                f"from those of the job ({changes}); install the same versions there, and run the same command again"
             )
         return self.work(task, report)
 

@@ -46,7 +46,7 @@ def _read_profile(name: str) -> "VideoProfile":
 
     if name not in PROFILES:
         close = nearest(name, list(PROFILES))
-        raise ValueError(f"--profile is one of {', '.join(PROFILES)}, got {name!r}{close}")
+        raise ValueError(f"--profile must be one of {', '.join(PROFILES)}, got {name!r}{close}")
     return PROFILES[name]
 
 
@@ -178,18 +178,24 @@ class JobOptions(RunOptions):
 
     def __post_init__(self) -> None:
         if self.val is None and (self.val_by, self.val_seed) != (SOURCE, 0):
-            raise ValueError("val_by and val_seed say how train is divided; pass val too, the share, such as 0.05")
+            raise ValueError(
+                "val_by and val_seed set how train is divided; also pass the fraction as val, such as 0.05"
+            )
         check_fields(self)
         _ = self.division, self.cutting, self.own  # both raise ValueError
         part, overwrite, retry_rejects = self.part, self.overwrite, self.retry_rejects
         if overwrite and retry_rejects:
-            raise ValueError("overwrite and retry_rejects exclude each other: overwrite encodes every source again")
+            raise ValueError(
+                "overwrite and retry_rejects cannot be combined, because overwrite encodes every source again"
+            )
         if self.finish and (part or overwrite or retry_rejects or self.repair):
             raise ValueError(
-                "finish writes no shards; part, overwrite, retry_rejects and repair belong to runs that do"
+                "finish writes no shards and cannot be combined with part, overwrite, retry_rejects or repair"
             )
         if self.repair and (part or overwrite or retry_rejects):
-            raise ValueError("repair makes what was there; part, overwrite and retry_rejects belong to other runs")
+            raise ValueError(
+                "repair restores existing shards and cannot be combined with part, overwrite or retry_rejects"
+            )
         if part and overwrite:
             raise ValueError("a part cannot overwrite what other parts write; delete the output folder to start over")
 
@@ -207,7 +213,7 @@ class JobOptions(RunOptions):
 
         if self.clips is None:
             if (self.min_clip, self.max_clip) != (None, None):
-                raise ValueError("min_clip and max_clip say which clips there are; pass clips too, such as 'scenes'")
+                raise ValueError("min_clip and max_clip need clips; pass clips too, such as 'scenes'")
             return None
         return Cutting(by=self.clips, min_s=self.min_clip, max_s=self.max_clip)
 
@@ -246,4 +252,4 @@ class IndexOptions(RunOptions):
     def __post_init__(self) -> None:
         check_fields(self)
         if self.match is not None and self.labels is None:
-            raise ValueError("match names a column of labels; pass both")
+            raise ValueError("match selects a column in labels; pass both")

@@ -84,9 +84,9 @@ def check_rejects(folder: Location, rejects: Sequence[Reject], n_listed: int, ma
     reasons = "; ".join(f"{reason} ({count})" for reason, count in common)
     share = len(rejects) / n_listed
     raise DatasetError(
-        f"{folder}: {len(rejects)} of {n_listed} sources ({share:.1%}) cannot be used, of which {n_missing} are "
-        f"missing; at most {max_rejects:.1%} may be, or the split does not count as finished. Most common: {reasons}. "
-        f"Fix the sources and encode them again with --retry-rejects, or accept this with --max-rejects "
+        f"{folder}: {len(rejects)} of {n_listed} sources ({share:.1%}) cannot be used, and {n_missing} of them are "
+        f"missing, but at most {max_rejects:.1%} may be unusable for the split to count as finished. Most common: "
+        f"{reasons}. Fix the sources and encode them again with --retry-rejects, or accept them with --max-rejects "
         f"{_round_up(share)}, which uses what is written"
     )
 

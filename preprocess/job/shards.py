@@ -108,7 +108,7 @@ def _choose_splits(
         raise DatasetError(f"{raw.name}: {raw.doubt}. If this is meant, add --as-is (as_is=True)")
     if any(raw.missing.values()) and find_dataset(tree, sources_of) != whole:
         raise OutageError(
-            f"{raw.name}: other files are below {tree.root} each time that they are listed; wait until nothing changes "
+            f"{raw.name}: the files below {tree.root} change each time they are listed; wait until nothing changes "
             "there and run the same command again"
         )
     return raw
@@ -207,8 +207,8 @@ def _check_reach(tree: RawTree, found: Dataset) -> None:
     if is_url(tree.root):
         remedy = "Take them out of the list"
     raise DatasetError(
-        f"{found.name}: {len(strange)} files of its sources are not below {tree.root}, such as {path} of {first.id!r}: "
-        f"a list or a link leads out. {remedy}"
+        f"{found.name}: {len(strange)} source files are not below {tree.root}, such as {path} of {first.id!r}: a list "
+        f"or a link leads out. {remedy}"
     )
 
 
@@ -404,8 +404,8 @@ def _report_memory() -> Iterator[None]:
         yield
     except MemoryError as error:
         raise OutageError(
-            f"memory ran out ({error or 'no more could be had'}); free some, use fewer workers, and run the same "
-            "command again, which continues (leave out --overwrite)"
+            f"memory ran out ({error or 'no more could be had'}); free some memory, use fewer workers, and run the "
+            "same command again, which continues (leave out --overwrite)"
         ) from error
 
 

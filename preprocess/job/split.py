@@ -124,14 +124,15 @@ class SplitJob:
         wanted = {"dataset": self.info.dataset, **self.info.settings}
         if changes := "; ".join(differences(saved, wanted)):
             raise ResumeError(
-                f"{self.folder} was written with other settings ({changes}); choose another output folder, or start "
-                "over with overwrite"
+                f"{self.folder} was written with different settings ({changes}); choose a different output folder, or "
+                "start over with overwrite"
             )
         job = self._records.job()
         if job is None:
             raise ResumeError(
-                f"{self.folder} holds a split without {RECORDS}, so its sources cannot be compared with those here. It "
-                "can be read as it is; to write it again, choose another output folder, or start over with overwrite"
+                f"{self.folder} contains a split without {RECORDS}, so its sources cannot be compared with the "
+                "current ones. It can still be read; to write it again, choose a different output folder, or start "
+                "over with overwrite"
             )
         found = list(self._records.firsts(self.tasks))
         if (
@@ -199,7 +200,8 @@ class SplitJob:
             raise ResumeError(
                 f"{self.folder} has {versions[-1]} versions (samples were removed, appended, held out), and its index "
                 f"would be written as version 1 again; if {DATASET_JSON} is damaged, copy "
-                f"{VERSIONS}/{versions[-1]}.json to it, else choose another output folder, or start over with overwrite"
+                f"{VERSIONS}/{versions[-1]}.json to it, else choose a different output folder, or start over with "
+                "overwrite"
             )
 
     def _take_split(self) -> None:
@@ -227,8 +229,8 @@ class SplitJob:
         if missing:
             names = list_few(missing)
             raise UnfinishedError(
-                f"{self.folder}: {len(missing)} of {len(self.tasks)} shards are not written yet: {names}; run the "
-                "parts that were stopped again (any --part i/n writes what is missing of its share), then --finish"
+                f"{self.folder}: {len(missing)} of {len(self.tasks)} shards are not written yet: {names}; rerun the "
+                "parts that were stopped (any --part i/n writes what is missing from its share), then --finish"
             )
 
     def _find_standing(self, tasks: Sequence[ShardTask]) -> list[bool]:
@@ -239,8 +241,8 @@ class SplitJob:
         found = [name for name in self.output.names() if name.endswith(".tar") and "/" not in name]
         if strange := [name for name in found if name not in names]:
             raise DatasetError(
-                f"{self.folder} holds {len(strange)} tars of another run, such as {strange[0]}; choose another output "
-                "folder"
+                f"{self.folder} holds {len(strange)} tars from a different run, such as {strange[0]}; choose a "
+                "different output folder"
             )
 
     def _check_sources(self) -> None:
@@ -261,7 +263,7 @@ class SplitJob:
         retry = "" if kept else "all of them were rejects: encode them again with retry_rejects (--retry-rejects), "
         raise ResumeError(
             f"{self.folder}: {len(changed)} of {self._n_listed} sources changed after they were encoded: {names}; "
-            f"{retry}choose another output folder, or start over with overwrite (--overwrite)"
+            f"{retry}choose a different output folder, or start over with overwrite (--overwrite)"
         )
 
     def _list_written_sources(self) -> Iterator[tuple[Source, bool, tuple[FileState, ...]]]:
@@ -314,7 +316,7 @@ class SplitJob:
                 rejects += read_recorded_rejects(read)
                 unkept += read_recorded_unkept(read)
         if unkept and len(rejects) + len(unkept) == self._n_listed:
-            raise DatasetError(f"{self.folder}: none of {self._n_listed} sources is kept, as {unkept[0].reason}")
+            raise DatasetError(f"{self.folder}: none of {self._n_listed} sources was kept: {unkept[0].reason}")
         if len(rejects) == self._n_listed:
             common = Counter(f"{reject.stage}: {reject.reason}" for reject in rejects).most_common(3)
             reasons = "; ".join(f"{reason} ({count})" for reason, count in common)
@@ -390,7 +392,9 @@ class SplitJob:
         except ShardError:
             written = {}
         if written.get("profile") == FOREIGN:
-            raise DatasetError(f"{self.folder} holds an index of tars of other programs; choose another output folder")
+            raise DatasetError(
+                f"{self.folder} contains an index of tars from other programs; choose a different output folder"
+            )
         if "dataset" in written:
             yield written["dataset"]
         try:

@@ -51,7 +51,7 @@ def pieces(path: Path) -> list[Path]:
     if (lacking := len(numbered)) not in numbered and max(numbered) + 1 == lacking:
         return [numbered[number] for number in range(lacking)]
     first = next(number for number in range(max(numbered) + 2) if number not in numbered)
-    raise DatasetError(f"{path.with_name(f'{part[1]}{first:0{len(part[2])}d}')} is not there, but later parts are")
+    raise DatasetError(f"{path.with_name(f'{part[1]}{first:0{len(part[2])}d}')} is missing, but later parts exist")
 
 
 def _match_same_cut(path: Path, stem: str, number: str) -> re.Match[str] | None:
@@ -147,7 +147,7 @@ class Archive:
         if left and self.is_zip:
             raise _make_damage_error(member, "open", f"has another size in {self.path.name} than its list says")
         if left:
-            raise OutageError(f"{self.path} does not hold {member.name!r} as it was listed; is it being written?")
+            raise OutageError(f"{self.path} does not contain {member.name!r} as listed; is it still being written?")
         return digest.hexdigest()
 
     def _check_packing(self, member: ArchiveMember) -> None:
@@ -234,7 +234,7 @@ class ZipMembers:
             if info.is_dir() or name is None:
                 continue
             if stat.S_ISLNK(info.external_attr >> 16) or info.flag_bits & 1:
-                raise DatasetError(f"{self._path} holds {name!r}, which is a link or encrypted; unpack it")
+                raise DatasetError(f"{self._path} contains {name!r}, which is a link or encrypted; unpack it")
             yield ArchiveMember(name, info.file_size, clamp_age_ns(_zip_age_s(info)), info.header_offset)
 
     def _damage(self) -> str:

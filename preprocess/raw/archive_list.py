@@ -63,7 +63,7 @@ def list_members(path: Path, *, damaged: bool = False) -> dict[str, ArchiveMembe
     found = list_archive(path)
     if found.damage and not damaged:
         raise DatasetError(
-            f"{path} is damaged, or no archive ({found.damage}); get it again, or take what can be read with "
+            f"{path} is damaged, or not an archive ({found.damage}); download it again, or keep what can be read with "
             '--damage keep (damage="keep")'
         )
     return found.members
@@ -94,7 +94,9 @@ class OpenArchives:
         with self._turn:
             archive, members = self._at(path)
             if name not in members:
-                raise OutageError(f"{path} has no {name!r} any more, though it was listed; run the same command again")
+                raise OutageError(
+                    f"{path} no longer contains {name!r}, although it was listed; run the same command again"
+                )
             member = members[name]
             if to is None:
                 return member, archive.copy(member, None)

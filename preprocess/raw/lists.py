@@ -37,7 +37,7 @@ class _Placed:
     path: Path
     line: int
 
-    def error(self, what: str, remedy: str = "Correct the line or take it out") -> DatasetError:
+    def error(self, what: str, remedy: str = "Correct or remove the line") -> DatasetError:
         """Return an error about this row that describes the problem and its remedy."""
         return DatasetError(f"{self.path}: line {self.line} has {what}. {remedy}")
 
@@ -125,13 +125,13 @@ def read_table(
                 raise row.error(
                     f"{len(values)} values ({short(','.join(values))}) for the {len(header)} columns "
                     f"{', '.join(header)}",
-                    "Add the missing ones, or put values with commas into quotes",
+                    "Add the missing ones, or quote values that contain commas",
                 )
             if values:
                 yield row
     except csv.Error as error:
         raise DatasetError(
-            f"{path}: line {lines.number} is not a line of a csv file ({error}). Look for a quote that is not closed"
+            f"{path}: line {lines.number} is not a line of a csv file ({error}). Look for an unclosed quote"
         ) from error
 
 
@@ -192,9 +192,7 @@ def _parse_object(path: Path, number: int, text: str) -> dict[str, Any]:
     try:
         found = json.loads(text, parse_float=_parse_finite)
     except (ValueError, RecursionError) as error:
-        raise DatasetError(
-            f"{path}: line {number} is not valid JSON ({error}). Correct the line or take it out"
-        ) from error
+        raise DatasetError(f"{path}: line {number} is not valid JSON ({error}). Correct or remove the line") from error
     if not isinstance(found, dict):
         raise DatasetError(f'{path}: line {number} is a {type(found).__name__}, not an object such as {{"path": ...}}')
     return found
@@ -221,7 +219,7 @@ def _parquet(path: Path) -> Iterator[pq.ParquetFile]:
     except (pa.ArrowException, ValueError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise OutageError(f"{path} cannot be read ({error}); run the same command again") from error
-        raise DatasetError(f"{path} is not a Parquet file, or damaged ({error}); get it again") from error
+        raise DatasetError(f"{path} is not a Parquet file, or damaged ({error}); download it again") from error
 
 
 def _read_parquet_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -229,15 +227,15 @@ def _read_parquet_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
         for field in file.schema_arrow:
             if pa.types.is_binary(field.type) or pa.types.is_large_binary(field.type) or pa.types.is_struct(field.type):
                 raise DatasetError(
-                    f"{path}: the column {field.name!r} is {str(field.type)[:80]}; a list has text, numbers and lists "
-                    "of them. Media in a column are read by the datasets parquet-image, parquet-audio, parquet-video "
-                    "and parquet-image-text"
+                    f"{path}: the column {field.name!r} is {str(field.type)[:80]}; a list may contain text, numbers "
+                    "and lists of them. Media in a column are read by the datasets parquet-image, parquet-audio, "
+                    "parquet-video and parquet-image-text"
                 )
         number = size = 0
         for batch in file.iter_batches(_ROWS, use_threads=False):
             size += batch.nbytes
             if size > MAX_LISTED_BYTES:
-                raise DatasetError(f"{path} holds more than {MAX_LISTED_BYTES} bytes; leave out large columns")
+                raise DatasetError(f"{path} contains more than {MAX_LISTED_BYTES} bytes; leave out large columns")
             for values in batch.to_pylist():
                 number += 1
                 yield number, {column: _convert_to_json(value) for column, value in values.items()}

@@ -73,15 +73,15 @@ def check_name(path: Path, name: str, size_bytes: int) -> str | None:
     """
     parts = PurePosixPath(name).parts
     if name.startswith("/") or ".." in parts or "\\" in name or "\0" in name:
-        raise DatasetError(f"{path} holds {name!r}, which may lie outside of its folder; unpack it with care")
+        raise DatasetError(f"{path} contains {name!r}, which may lie outside its folder; unpack it with care")
     if long := [part for part in parts if len(part.encode("utf-8", "surrogateescape")) > _NAME_BYTES]:
         raise DatasetError(
-            f"{path} holds a file whose name {long[0][:40]!r}... has more than {_NAME_BYTES} bytes, so it "
-            "can be unpacked nowhere; use a shorter one"
+            f"{path} contains a file whose name {long[0][:40]!r}... has more than {_NAME_BYTES} bytes, so it cannot "
+            "be unpacked anywhere; use a shorter one"
         )
     if size_bytes > MAX_MEMBER_BYTES:
         raise DatasetError(
-            f"{path} holds {name!r} of {size_bytes} bytes; more than {MAX_MEMBER_BYTES} are refused; unpack it"
+            f"{path} contains {name!r} with {size_bytes} bytes, but the limit is {MAX_MEMBER_BYTES}; unpack it"
         )
     if any(part.startswith((".", "__MACOSX")) for part in parts):
         return None
@@ -105,12 +105,12 @@ def damage(path: Path) -> Iterator[None]:
         yield
     except _DAMAGE + list_gzip_errors() as error:
         raise DatasetError(
-            f"{path} is damaged, or no archive ({error or type(error).__name__}); get it again"
+            f"{path} is damaged, or not an archive ({error or type(error).__name__}); download it again"
         ) from error
     except OSError as error:
         if error.errno is not None:
             raise
-        raise DatasetError(f"{path} is damaged ({error}); get it again") from error  # raised by bz2
+        raise DatasetError(f"{path} is damaged ({error}); download it again") from error  # raised by bz2
 
 
 def list_gzip_errors() -> tuple[type[Exception], ...]:
@@ -201,7 +201,7 @@ class TarMembers:
                     break
         what = what or ("it is zero from end to end" if is_empty else "")
         if what and not found:
-            raise DatasetError(f"{self._path} is damaged, or no archive ({what}); get it again")
+            raise DatasetError(f"{self._path} is damaged, or not an archive ({what}); download it again")
         if what and before >= 0:
             what = f"{what}; {len(found)} of its files can be read, {before} of them before that"
         elif what:
@@ -214,7 +214,7 @@ class TarMembers:
         if info.isdir() or name is None:
             return None
         if not info.isreg():
-            raise DatasetError(f"{self._path} holds {name!r}, which is a link or no plain file; unpack it")
+            raise DatasetError(f"{self._path} contains {name!r}, which is a link or not a regular file; unpack it")
         return ArchiveMember(name, info.size, clamp_age_ns(info.mtime), info.offset_data)
 
     def write_index(self, path: Path) -> None:

@@ -46,7 +46,7 @@ class ParquetRows:
             found = path.stat()
             self._file = pq.ParquetFile(path)
         except (pa.ArrowException, OSError) as error:
-            raise OutageError(f"{path} cannot be read as Parquet ({error}); get it again") from error
+            raise OutageError(f"{path} cannot be read as Parquet ({error}); download it again") from error
         self.mtime_ns = found.st_mtime_ns
         self._key = xxhash.xxh3_64_hexdigest(f"{path.absolute()} {found.st_size} {found.st_mtime_ns}".encode())
         metadata = self._file.metadata
@@ -75,7 +75,7 @@ class ParquetRows:
         group = next((number for number, end in enumerate(self._ends) if 0 <= row < end), None)
         if group is None or column not in (None, *self._file.schema_arrow.names):
             raise OutageError(
-                f"{self.path} has no row {row} any more, though it was listed; run the same command again"
+                f"{self.path} no longer contains row {row}, although it was listed; run the same command again"
             )
         inside = row - (self._ends[group - 1] if group else 0)
         try:

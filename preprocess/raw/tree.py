@@ -258,7 +258,7 @@ def _is_new(path: Path, member: ArchiveMember, addresses: Mapping[Path, Path], a
     if size_bytes != member.size_bytes or path.is_dir():
         other = addresses.get(path, "a file that is unpacked")
         raise DatasetError(
-            f"{join_member_path(archive, member.name)} and {other} have the same place and are not the same; remove one"
+            f"{join_member_path(archive, member.name)} and {other} have the same path but differ; remove one"
         )
     return False
 
@@ -312,7 +312,7 @@ def open_raw_tree(
         OutageError: The data cannot be listed.
     """
     if outside_root and is_url(root):
-        raise ValueError(f"a list at {root} names files there, and no others; leave --outside-root out")
+        raise ValueError(f"a list at {root} only lists files there; leave out --outside-root")
     if not is_url(root):
         archives, has_rows = find_archives(Path(root))
         if not archives and not has_rows:
@@ -350,6 +350,6 @@ def _make_stand_in_of_url(path: Path, url: str, file: RawFile) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch(exist_ok=False)
     except (FileExistsError, NotADirectoryError) as error:
-        raise DatasetError(f"{url} holds {file.name!r} as a file and as a folder; rename one") from error
+        raise DatasetError(f"{url} contains {file.name!r} both as a file and as a folder; rename one") from error
     os.truncate(path, file.size_bytes)
     set_age(path, file.mtime_ns)

@@ -57,7 +57,7 @@ def listed(url: str) -> Iterator[RawFile]:
 
 def _check_name(url: str, name: str) -> str:
     if {"", ".", ".."} & set(name.split("/")) or "\0" in name:
-        raise DatasetError(f"{url} lists {name!r}, which cannot be the name of a file; rename it")
+        raise DatasetError(f"{url} lists {name!r}, which is not a valid file name; rename it")
     return name
 
 
@@ -157,4 +157,4 @@ def _reading(where: str) -> Iterator[None]:
         with store_errors(where):
             yield
     except MissingFileError as error:
-        raise OutageError(f"{error}, though it was listed") from error
+        raise OutageError(f"{error}, although it was listed") from error

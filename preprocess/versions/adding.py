@@ -174,11 +174,12 @@ def add_sources(
 def _check_options(options: JobOptions) -> None:
     if options.part or options.finish or options.overwrite or options.repair or options.retry_rejects:
         raise ValueError(
-            "--append is for finished splits; --part, --finish, --overwrite, --repair, --retry-rejects are not"
+            "--append is for finished splits and cannot be combined with --part, --finish, --overwrite, --repair or "
+            "--retry-rejects"
         )
     if options.cutting is not None:
         raise ValueError(
-            "--append takes whole files; make clips of new files as splits of their own (`maskstream merge`)"
+            "--append takes whole files; write clips of new files to a separate split, then use `maskstream merge`"
         )
     if options.keep is not None:
         raise ValueError("--append writes all samples; curate the split afterwards (`maskstream curate --keep`)")
@@ -205,14 +206,14 @@ def _find_new(raw: Dataset, name: str, folder: Location, wanted: dict[str, Any],
     output = open_output(folder)
     if not is_split(output.store):
         raise DatasetError(
-            f"{folder} is not a finished split, so nothing can be appended; make it with the same command without "
-            "--append"
+            f"{folder} is not a finished split, so nothing can be appended; write it first with the same command "
+            "without --append"
         )
     manifest = Manifest.open(output.store, whole=True)  # samples in its validation split are not new
     settings = manifest.info["settings"]
     written = {name: settings[name] for name in ("encoder", "signals", "val") if name in settings}
     if changes := "; ".join(differences(written, json.loads(json.dumps(wanted)))):
-        raise DatasetError(f"{folder} was made with other settings ({changes}); use its settings")
+        raise DatasetError(f"{folder} was written with different settings ({changes}); use its settings")
     rejects = read_rejects(output.store, manifest.info)
     known = {*manifest.sources().to_pylist()}
     refused = {reject.source: reject.stage for reject in rejects if reject.source not in known}
@@ -237,8 +238,8 @@ def _find_changed(
     if kept := sorted(changed & known):
         names = list_few(kept, repr)
         raise ResumeError(
-            f"{output.location}: {len(kept)} of its sources changed after they were encoded: {names}; put them back, "
-            "or give changed files other names and remove the samples (`maskstream remove`)"
+            f"{output.location}: {len(kept)} of its sources changed after they were encoded: {names}; restore them, "
+            "or rename the changed files and remove the samples (`maskstream remove`)"
         )
     return changed & refused.keys()
 

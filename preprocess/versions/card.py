@@ -142,8 +142,8 @@ def _check_own(output: Output) -> None:
     if strange:
         path = within(output.location, strange[0])
         raise DatasetError(
-            f"{path} was not written by `maskstream dataset-card`, or was changed since, so it is not "
-            "overwritten; rename or delete it, or write the card into another folder with --out"
+            f"{path} was not written by `maskstream dataset-card`, or has changed since, so it is not overwritten; "
+            "rename or delete it, or write the card to a different folder with --out"
         )
 
 

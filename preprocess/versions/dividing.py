@@ -111,8 +111,8 @@ def divide(
         if before is not None and (changed := [name for name in division.to_dict() if before[name] != made[name]]):
             told = ", ".join(f"{name} was {before[name]!r}, here {made[name]!r}" for name in changed)
             raise DatasetError(
-                f"{other.location} was held out of {output.location} with other settings ({told}); use these, or "
-                "another --out"
+                f"{other.location} was held out of {output.location} with different settings ({told}); use these, or "
+                "a different --out"
             )
         held = _read_selected(other) if before is not None else np.empty(0, np.int64)
         own = read_selected(output.store, info)
@@ -167,7 +167,7 @@ def take_few(split: Location | Output, each: int, *, seed: int = 0, out: Locatio
         BusyError: Another run is writing to `out`.
     """
     if each < 1:
-        raise ValueError(f"few={each} must be the number of samples of each label, 1 or more")
+        raise ValueError(f"few must be the number of samples per label, at least 1, got {each}")
     output = open_output(split)
     info = read_description(output.store)
     other = open_output(
@@ -184,7 +184,7 @@ def take_few(split: Location | Output, each: int, *, seed: int = 0, out: Locatio
         order = own[sorted(range(len(own)), key=keys.__getitem__)]
         chosen = [order[whole.label[order] == label][:each] for label in np.unique(whole.label[own])]
         if not chosen:
-            raise DatasetError(f"{output.location} has no labelled sample; --few takes some of each label")
+            raise DatasetError(f"{output.location} has no labelled samples; --few takes some from each label")
         made = _publish_held_out(output, other, whole, np.sort(np.concatenate(chosen)), few)
         tidy(other)  # versions from before an erasure
     return Few(out=str(other.location), version=made["version"], samples=made["counts"]["samples"])
@@ -212,24 +212,26 @@ def _check(
     """Raise DatasetError if a split cannot be divided, or not into `other`, which is to have this `few` entry."""
     if info["profile"] == FOREIGN:
         raise DatasetError(
-            f"{output.location} is an index of foreign tars, which is not divided; index the tars for validation apart "
-            "with `maskstream index TARS --out FOLDER`"
+            f"{output.location} is an index of foreign tars, which cannot be divided; index the validation tars "
+            "separately with `maskstream index TARS --out FOLDER`"
         )
     if HELD_OUT_OF in info:
         raise DatasetError(f"{output.location} is held out of {info[HELD_OUT_OF]} itself; split that one")
     if folder == ".":
-        raise DatasetError(f"{output.location} cannot be its own validation split; choose another folder with --out")
+        raise DatasetError(
+            f"{output.location} cannot be its own validation split; choose a different folder with --out"
+        )
     if is_split(other.store):
         there = read_description(other.store)
         if there.get(HELD_OUT_OF) != seen_from(other.location, output.location):
             raise DatasetError(
-                f"there is a validation split in {other.location} already, which was not held out of "
-                f"{output.location}; use it, or choose another folder with --out"
+                f"{other.location} already contains a validation split that was not held out of {output.location}; "
+                "use it, or choose a different folder with --out"
             )
         if (own := there.get(FEW)) != few:
             what = f"{own['each']} samples of each label by the seed {own['seed']}" if own else "what was held out"
             raise DatasetError(
-                f"{other.location} has {what} of {output.location} already; choose another folder with --out"
+                f"{other.location} has {what} of {output.location} already; choose a different folder with --out"
             )
 
 

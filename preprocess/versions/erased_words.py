@@ -218,7 +218,8 @@ class _Vocabulary:
             return
         if where and self.definition["model"].get("unk_token") in tokens:
             raise DatasetError(
-                f"{where} has words that its tokens do not tell, so what was learned of them cannot be known; {_AGAIN}"
+                f"{where} has words that cannot be recovered from its tokens, so what was learned from them cannot be "
+                f"known; {_AGAIN}"
             )
         word = ""
         for token in tokens:

@@ -99,7 +99,7 @@ def remove(split: Location | Output, keys: Iterable[str], *, curation: Mapping[s
         if not fresh and len(left_out) == len(chosen):
             return Removal(version=manifest.version, removed=0, removed_in_all=len(removed))
         if len(removed) == len(manifest):
-            raise ValueError(f"{manifest.location} has no other samples than these; delete the split instead")
+            raise ValueError(f"{manifest.location} has no samples besides these; delete the split instead")
         version = manifest.version + 1
         data, name = encode_numbers(removed, left_out), name_removed_file(version)
         output.publish(name, data)
@@ -266,7 +266,7 @@ def _find_beside(output: Output, manifest: Manifest, added: Sequence[Output], de
     """
     if left := {one.location for one in find_all_added(output)} - {one.location for one in added}:
         raise DatasetError(
-            f"{min(left)} is what a killed `maskstream shards --append` has left, and may have the words too; run that "
+            f"{min(left)} was left by a killed `maskstream shards --append` and may contain the words too; run that "
             "again first, or delete it"
         )
     return [
@@ -321,7 +321,7 @@ def _check(check: SplitCheck, found: Mapping[str, int]) -> None:
             f"{manifest.location} {what}, and its samples are in {places}; run `maskstream erase` there{then}"
         )
     if len({*manifest.removed.tolist(), *found.values()}) == len(manifest):
-        raise ValueError(f"{manifest.location} has no other samples than these; delete the split instead")
+        raise ValueError(f"{manifest.location} has no samples besides these; delete the split instead")
 
 
 def _erase(

@@ -179,25 +179,25 @@ def check_fit(ours: Manifest, theirs: Manifest) -> None:
     """Raise DatasetError with the difference if two splits do not fit together. Labels and keys are not compared."""
     if FOREIGN in (ours.info["profile"], theirs.info["profile"]):
         raise DatasetError(
-            "an index of foreign tars is neither appended nor merged; index all tars together with `maskstream index`"
+            "an index of foreign tars cannot be appended or merged; index all tars together with `maskstream index`"
         )
     for what in ("modality", "profile"):
         if ours.info[what] != theirs.info[what]:
             raise DatasetError(
-                f"{theirs.location} has the {what} {theirs.info[what]!r}, and {ours.location} has "
-                f"{ours.info[what]!r}; make both alike with `maskstream shards`"
+                f"{theirs.location} has the {what} {theirs.info[what]!r}, but {ours.location} has "
+                f"{ours.info[what]!r}; write both the same way with `maskstream shards`"
             )
     encoders = [one.info["settings"].get("encoder") for one in (ours, theirs)]
     if encoders[0] != encoders[1]:
         raise DatasetError(
-            f"{theirs.location} was encoded with {encoders[1]}, and {ours.location} with {encoders[0]}; make both "
-            "alike with `maskstream shards`"
+            f"{theirs.location} was encoded with {encoders[1]}, but {ours.location} with {encoders[0]}; write both "
+            "the same way with `maskstream shards`"
         )
     for name in ours.components.keys() & theirs.components.keys():
         kinds = ours.components[name].kind, theirs.components[name].kind
         if kinds[0] != kinds[1]:
             raise DatasetError(
-                f"component {name!r} is {kinds[1]} in {theirs.location}, and {kinds[0]} in {ours.location}"
+                f"component {name!r} is {kinds[1]} in {theirs.location}, but {kinds[0]} in {ours.location}"
             )
 
 
@@ -205,15 +205,15 @@ def check_distinct(splits: Sequence[Manifest]) -> None:
     """Raise DatasetError if a split occurs twice."""
     places = [split.location for split in splits]
     if again := [place for n, place in enumerate(places) if place in places[:n]]:
-        raise DatasetError(f"{again[0]} is given twice; pass each split once")
+        raise DatasetError(f"{again[0]} was passed twice; pass each split once")
     owner: dict[str, str] = {}
     for split in splits:
         for part in split.info["parts"]:
             other = owner.setdefault(_place(split, part["name"]), split.location)
             if other != split.location:
                 raise DatasetError(
-                    f"{split.location} and {other} have the same shards, as they were divided with `maskstream split`; "
-                    "pass one of them. The versions before that have all samples (`--data-version`)"
+                    f"{split.location} and {other} have the same shards, as they were divided with `maskstream "
+                    "split`; pass one of them. Earlier versions contain all samples (`--data-version`)"
                 )
 
 
@@ -233,7 +233,8 @@ def check_keys(splits: Sequence[Manifest]) -> None:
     where = [split.location for split in splits if any(twice[0] in keys for keys in read_keys(split))]
     shown = list_few(twice, repr)
     raise DatasetError(
-        f"{len(twice)} keys are in more than one split, {twice[0]!r} in both {where[0]} and {where[-1]}: {shown}"
+        f"{len(twice)} keys are in more than one split, for example {twice[0]!r} in both {where[0]} and {where[-1]}: "
+        f"{shown}"
     )
 
 
@@ -276,7 +277,7 @@ def merge(out: Location | Output, splits: Sequence[Location]) -> Merged:
         BusyError: Another run is writing to `out`.
     """
     if len(splits) < 2:
-        raise ValueError(f"{len(splits)} splits are given; a merge needs at least two")
+        raise ValueError(f"a merge needs at least two splits, got {len(splits)}")
     output = open_output(out)
     found = [Manifest.load(one, whole=True) for one in splits]
     folders = [seen_from(output.location, one.location) for one in found]
@@ -284,8 +285,8 @@ def merge(out: Location | Output, splits: Sequence[Location]) -> Merged:
         check_fit(found[0], other)
         if other.info["label_names"] != found[0].info["label_names"]:
             raise DatasetError(
-                f"{other.location} has the labels {_shown(other)}, and {found[0].location} has {_shown(found[0])}; "
-                "`maskstream append` matches labels by their names"
+                f"{other.location} has the labels {_shown(other)}, but {found[0].location} has {_shown(found[0])}; "
+                "`maskstream append` matches labels by name"
             )
     check_keys(found)
     if is_split(output.store):
@@ -312,8 +313,8 @@ def _keep_removed(
         # The splits are others or have grown, so the samples have other numbers; an erasure alone changes none.
         if not _is_openable(output, None):
             raise DatasetError(
-                f"{output.location} has {len(numbers)} removed samples, and its splits have got or lost samples since, "
-                "some by an erasure. Merge into another folder and remove the samples there"
+                f"{output.location} has {len(numbers)} removed samples, and its splits have gained or lost samples "
+                "since, some by an erasure. Merge into a different folder and remove the samples there"
             )
         before = Manifest.open(output.store, whole=True)
         keys = (key for split in found for some in read_keys(split) for key in some)
@@ -384,7 +385,7 @@ def _check_merged(output: Output) -> None:
     info = read_description(output.store)
     away = all(is_elsewhere(part["name"]) for part in info["parts"])
     if HELD_OUT_OF in info or MERGED not in info["settings"] or not away:
-        raise DatasetError(f"{output.location} is a split with shards of its own; choose another folder to merge into")
+        raise DatasetError(f"{output.location} is a split with its own shards; choose a different folder to merge into")
 
 
 def _current(output: Output) -> dict[str, Any] | None:

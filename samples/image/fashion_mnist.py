@@ -79,7 +79,7 @@ def _folder(root: Path) -> Path:
                     f"files ({', '.join(SHA256)}) at {kept}, and run the command again"
                 ) from error
             if got != expected:
-                raise DatasetError(f"{NAME}: {PUBLISHED}/{name} holds data of sha256 {got}, expected {expected}")
+                raise DatasetError(f"{NAME}: {PUBLISHED}/{name} contains data with sha256 {got}, expected {expected}")
             (folder / name).write_bytes(packed)
         folder.rename(kept)
     return kept

@@ -73,7 +73,7 @@ def questions(path: Path) -> list[DrawnQuestion]:
     found = []
     for row in listed if isinstance(listed, list) else [None]:
         if not isinstance(row, list) or len(row) != 3 or row[1] not in ANSWERS or not isinstance(row[2], int):
-            raise DatasetError(f"{path} has {row!r}, no [question, answer, picture] with a known answer. {again}")
+            raise DatasetError(f"{path} has {row!r}, not [question, answer, picture] with a known answer. {again}")
         found.append(DrawnQuestion(text=str(row[0]), answer=row[1], image=row[2]))
     return found
 

@@ -67,7 +67,7 @@ def list_captioned_stamps(root: Path) -> Iterator[Stamp]:
             some = True
             yield Stamp(path=path, inside=readable(path.relative_to(folder)), caption=caption)
     if not some:
-        raise DatasetError(f"{NAME}: {folder} contains no PNG with a TXT beside it; remove it to download it again")
+        raise DatasetError(f"{NAME}: {folder} contains no PNG with a matching TXT; remove it to download it again")
 
 
 def alike(stamps: list[Stamp]) -> list[str]:

@@ -63,8 +63,8 @@ class CylinderFlow(Config):
             )
         if not self.step_s <= self.frame_s <= self.end_s - self.start_s:
             raise ValueError(
-                f"step_s={self.step_s}, frame_s={self.frame_s}, start_s={self.start_s}, end_s={self.end_s} must fulfil "
-                "step_s <= frame_s <= end_s - start_s"
+                f"step_s={self.step_s}, frame_s={self.frame_s}, start_s={self.start_s}, end_s={self.end_s} must "
+                "satisfy step_s <= frame_s <= end_s - start_s"
             )
 
 

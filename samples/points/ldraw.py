@@ -84,7 +84,7 @@ def _triangles(file: Path, library: Path, depth: int) -> tuple[Float64, Int64]:
             elif words[:1] == ["4"]:
                 found.append(_plain(_list_corners(words[2:14])[0][[[0, 1, 2], [0, 2, 3]]]))
         except (ValueError, IndexError) as error:
-            raise RejectError("decode", f"line {number} of {file.name} is no valid LDraw: {line!r}") from error
+            raise RejectError("decode", f"line {number} of {file.name} is not valid LDraw: {line!r}") from error
     own = TUBE if _TUBE.match(file.name) else STUD if _STUD.match(file.name) else BODY
     triangles, kinds = (np.concatenate(some) for some in zip(*found, strict=True))
     return triangles, kinds if own == BODY else np.full_like(kinds, own)

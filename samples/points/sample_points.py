@@ -83,7 +83,7 @@ def _parts(
     for label, (category, paths) in enumerate(by_category.items()):
         if len(paths) < 2:
             raise DatasetError(
-                f"{name}: {library} has {len(paths)} parts of the category {category!r}, needs 2; remove it"
+                f"{name}: {library} has {len(paths)} parts in the category {category!r}, but needs 2; remove it"
             )
         n_val = len(paths) * PARTS["val"] // sum(PARTS.values())
         for i, path in enumerate(paths):

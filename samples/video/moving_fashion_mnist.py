@@ -98,7 +98,7 @@ def moving_fashion_mnist(
         DatasetError: The download fails, or there are fewer than two clips.
     """
     if clips < 2:
-        raise DatasetError(f"{NAME}: clips={clips} must be at least 2")
+        raise DatasetError(f"{NAME}: clips must be at least 2, got {clips}")
     moving = {"moving": asdict(MovingPicture(frames=frames, side=side, fps=fps, seed=seed))}
     still = fashion_mnist(root)
     counts = {"train": clips, "val": clips // 2}

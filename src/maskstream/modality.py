@@ -78,7 +78,7 @@ class MaskField:
             else f"cannot be drawn on the tokens of {modality}{misfit}"
         )
         raise ValueError(
-            f"--mask {name!r} {what}; allowed are {', '.join(self.legal())}, or package.module:name for a custom mask"
+            f"--mask {name!r} {what}; choose from {', '.join(self.legal())}, or package.module:name for a custom mask"
         )
 
 
@@ -93,10 +93,10 @@ def mask_named(name: str) -> Mask:
         mask = found() if callable(found) and not isinstance(found, Mask) else found
     except TypeError as error:
         raise ValueError(
-            f"the mask {name!r} cannot be made without settings ({error}); all of them need defaults"
+            f"the mask {name!r} cannot be created without settings ({error}); all of its settings need defaults"
         ) from error
     if not isinstance(mask, Mask):
-        raise ValueError(f"{name!r} is not a mask but a {type(mask).__name__}; pass a subclass of masks.Mask")
+        raise ValueError(f"{name!r} is a {type(mask).__name__}, not a mask; pass a subclass of masks.Mask")
     return mask
 
 

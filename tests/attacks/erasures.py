@@ -128,7 +128,7 @@ class Case:
         try:
             found = erase(self.train, some, words=words)
         except (MaskstreamError, ValueError) as error:
-            return "refused" if "no other samples" in str(error) else f"foreign {error!r}"
+            return "refused" if "no samples besides these" in str(error) else f"foreign {error!r}"
         for line in found.named:
             if "`maskstream merge " in line:
                 out, *splits = shlex.split(line.split("`maskstream merge ")[1].split("`")[0])

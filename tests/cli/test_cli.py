@@ -175,7 +175,7 @@ def test_preview_and_bench_open_what_the_shards_hold(monkeypatch, capsys, tmp_pa
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--mask", "all"], "--mask 'all' is not a mask; allowed are none, audio-mae,"),
+        (["--mask", "all"], "--mask 'all' is not a mask; choose from none, audio-mae,"),
         (
             ["--mask", "fastdit-3d"],
             "'fastdit-3d' cannot be drawn on the tokens of video, which have no occupied (their cues: ",
@@ -229,7 +229,7 @@ def test_bench_sweeps_over_threads_and_workers(monkeypatch, capsys, shards):
     [
         (["shards", "nothing"], 2, "'nothing' is not a known dataset"),
         (["shards", "k400", "--root", "/nowhere"], 1, "no folder /nowhere"),
-        (["shards", "sample", "--profile", "best"], 2, "--profile is one of train, fast, copy, fps, got 'best'"),
+        (["shards", "sample", "--profile", "best"], 2, "--profile must be one of train, fast, copy, fps, got 'best'"),
         (["train", "videomae-huge", "--data", "x"], 2, "videomae-small"),
         (["verify", "/nowhere"], 1, "no folder /nowhere"),
         (["preview", "/nowhere"], 1, "no folder /nowhere"),

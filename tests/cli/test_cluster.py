@@ -75,12 +75,12 @@ def test_the_scripts_for_slurm_make_what_one_command_makes(monkeypatch, raw, tmp
 
 def test_wrong_options_are_refused_before_any_work(monkeypatch, capsys, raw, tmp_path):
     for words, says in (
-        (("--executor", "pbs"), "--executor is one of local"),
-        (("--executor", "slurm", "--part", "1/2"), "starts parts and a finish itself"),
+        (("--executor", "pbs"), "--executor must be one of local"),
+        (("--executor", "slurm", "--part", "1/2"), "starts the parts and the final step itself"),
         (("--executor", "slurm", "--overwrite"), "delete the output folder"),
-        (("--executor", "slurm", "--parts", 5000), "5000 parts are not"),
-        (("--parts", 3), "belong to --executor slurm"),
-        (("--sbatch", "-p x"), "belong to --executor slurm"),
+        (("--executor", "slurm", "--parts", 5000), "parts=5000: the number of parts must lie"),
+        (("--parts", 3), "require --executor slurm"),
+        (("--sbatch", "-p x"), "require --executor slurm"),
     ):
         assert run(monkeypatch, *WORDS, "--out", "out", *words) == 2
         assert says in " ".join(capsys.readouterr().err.split())

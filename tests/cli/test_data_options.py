@@ -59,7 +59,7 @@ def test_exactly_the_names_that_are_legal_are_drawn_by_the_loader(name, tmp_path
 
 
 def test_a_name_that_there_is_not_lists_those_that_fit():
-    with pytest.raises(ValueError, match="--mask 'best' is not a mask; allowed are none, a-jepa, audio-mae, ") as e:
+    with pytest.raises(ValueError, match="--mask 'best' is not a mask; choose from none, a-jepa, audio-mae, ") as e:
         MODALITIES["audio"].chosen(masks=["best"])
     assert "tube" not in str(e.value)
     with pytest.raises(ValueError, match="--mask 'tube' cannot be drawn on the tokens of audiovisual"):
@@ -137,6 +137,6 @@ def test_a_folder_without_a_split_and_a_modality_without_a_loader_are_refused(tm
     pictures = Manifest.load(write_split("image", tmp_path))
     smells = replace(pictures, info=pictures.info | {"modality": "smells"})
     with pytest.raises(
-        ShardError, match="holds smells shards, which have no loader; allowed are video, audio, audiovisual"
+        ShardError, match="holds smells shards, which have no loader; choose from video, audio, audiovisual"
     ):
         modality_of(smells)

@@ -48,7 +48,7 @@ def test_what_does_not_fit_and_what_is_local_is_refused(
     _, url = served
     with monkeypatch.context() as small:
         small.setattr(BlockCache, "fits", lambda self, size_bytes: False)
-        with pytest.raises(ValueError, match="more than a cache of 1 GB holds; raise --cache-gb, or choose lanes"):
+        with pytest.raises(ValueError, match="more than fits in a cache of 1 GB; raise --cache-gb, or choose lanes"):
             run("fetch", url, "--cache", tmp_path, "--cache-gb", 1, "--lanes", 1)
     with pytest.raises(ValueError, match="is local; leave it out"):
         run("fetch", write_split("image", tmp_path / "local"), "--cache", tmp_path / "cache")

@@ -116,7 +116,7 @@ def test_a_run_of_pictures_that_generates_nothing_is_refused(pictures, tmp_path)
     train("mae-tiny", pictures[1], tmp_path, set=(*cuts, *decoder), device="cpu", progress=False)
     result = CliRunner().invoke(app, ["paper", "mage", str(tmp_path), "--data", str(pictures[1])])
     assert result.exit_code == 1
-    assert "those that do: FrameIdsConfig, GenerativeEncoderConfig" in str(result.exception)
+    assert "models that can: FrameIdsConfig, GenerativeEncoderConfig" in str(result.exception)
 
 
 def test_the_former_name_says_the_new_one_and_does_the_same(place):

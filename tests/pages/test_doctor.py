@@ -144,7 +144,7 @@ def test_visibility_is_that_of_the_middle_time_step():
         16,
         15,
     )
-    with pytest.raises(ValueError, match="tokens of 14 x 14, 8 x 8 divide no common side of up to 32 pixels"):
+    with pytest.raises(ValueError, match="tokens of 14 x 14, 8 x 8 have no common image side of up to 32 pixels"):
         find_common_side([(14, 14), (8, 8)])
     with pytest.raises(
         ValueError, match=r"follows flow, but only masks that do not depend on the sample can be scored"
@@ -190,7 +190,7 @@ def test_what_cannot_be_examined_is_said():
     for batches, words in (
         ([], "no labelled sample"),
         ([(x, np.zeros(10, int))], "at least two classes"),
-        ([(x, labels), (x[:, :5], labels)], "12 values, then 5"),
+        ([(x, labels), (x[:, :5], labels)], "got 12, then 5"),
         ([(x, labels[:4])], "one label each"),
         ([(x * np.nan, labels)], "not finite"),
         ([(np.zeros((2, 3073)), labels[:2])], "more than 3072"),
@@ -269,8 +269,8 @@ def test_masks_are_compared_in_columns(split, monkeypatch, capsys):
     assert lines[-2][0] == "mean"
     assert out.splitlines()[-1].startswith("few samples: 11 of 588 values each")
     assert "masks are compared on one split" in said(split, split, "--mask", "tube")[2]
-    assert f"{split.parent} is not the folder of a run" in said(split, split.parent)[2]
-    assert "--shapes and --size are for shapes" in said(split, "--mask", "tube", "--size", "8")[2]
+    assert f"{split.parent} is not a run folder" in said(split, split.parent)[2]
+    assert "--shapes and --size apply to shapes" in said(split, "--mask", "tube", "--size", "8")[2]
 
 
 @pytest.mark.slow

@@ -55,7 +55,7 @@ def test_sources_that_are_named_and_what_is_refused(split, tmp_path):
         write_flow_page(split, VideoData(mask=Tube(ratio=0.9)), out=tmp_path / "flow.html")
     result = CliRunner().invoke(app, ["flow", str(split), "--sources", "auto"])
     assert isinstance(result.exception, ValueError)
-    assert "auto is not one source of flow" in str(result.exception)
+    assert "auto is not a single source of flow" in str(result.exception)
 
 
 def test_confidence_is_of_what_the_flow_explains():

@@ -179,5 +179,5 @@ def test_masks_by_name_are_those_of_pictures_and_of_clips():
     chosen = NATIVE.chosen(["mask.energy=stored"], ["by-energy"])
     assert chosen.mask == masks.ByEnergy(ratio=0.75, energy="stored")
     assert {"mae", "tube", "by-energy"} <= set(NATIVE.masks[0].legal())
-    with pytest.raises(ValueError, match=r"tokens of native, which have no flow; allowed are .*by-energy"):
+    with pytest.raises(ValueError, match=r"tokens of native, which have no flow; choose from .*by-energy"):
         NATIVE.chosen(masks=["motion-guided"])

@@ -114,7 +114,7 @@ def test_without_apt_fashion_mnist_comes_from_its_publisher_and_is_compared(
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setattr(module, "PUBLISHED", f"http://127.0.0.1:{server.server_port}")
-        with pytest.raises(DatasetError, match=r"holds data of sha256 \w+, expected c59f"):
+        with pytest.raises(DatasetError, match=r"contains data with sha256 \w+, expected c59f"):
             fashion_mnist(tmp_path / "raw")
         monkeypatch.setattr(module, "SHA256", sums | {"none.gz": ""})
         with pytest.raises(DatasetError, match=r"none\.gz could not be downloaded \(.*404"):

@@ -101,11 +101,16 @@ TRAIN = "train videomae-tiny --data shards/train --out new --steps 1"
 FOLDER = "shards folder --out new --workers 1 --root"
 MISTAKES = (
     # Raw data and lists
-    (f"{FOLDER} nothere", "there is no folder nothere", "ROOT/train/CLASS/*.mp4", "or list them in ROOT/list.csv"),
+    (
+        f"{FOLDER} nothere",
+        "the folder nothere does not exist",
+        "ROOT/train/CLASS/*.mp4",
+        "or list them in ROOT/list.csv",
+    ),
     (f"{FOLDER} flat", "the only video would have no label", "ROOT/train/CLASS", "If this is meant, add --as-is"),
     (f"{FOLDER} lable", "has the column 'lable'", "if you meant 'label'", "rename it"),
     (f"{FOLDER} class", "has the column 'class' but no label", "'label'", "rename it"),
-    (f"{FOLDER} reversed", "line 2 has the end 0.5 s", "not after its start 1 s", "Correct the line or take it out"),
+    (f"{FOLDER} reversed", "line 2 has the end 0.5 s", "not after its start 1 s", "Correct or remove the line"),
     (f"{FOLDER} missing", "there is no file (1)", "at most 5.0% may be", "--max-rejects 0.51"),
     (f"{FOLDER} links", "not below links", "if you trust who made the list", "Move them there"),
     (f"{FOLDER} longer", "ends at 1.60 s, within the part from 0 s to 60 s", "(list.csv, line 2)", "Fix the sources"),
@@ -118,11 +123,11 @@ MISTAKES = (
     ("shards image-folder --root raw", "raw contains no image", "ROOT/train/CLASS/*.jpg", "list them in ROOT/list.csv"),
     ("shards points-folder --root raw", "raw contains no points", "ROOT/train/CLASS", "list them in ROOT/list.csv"),
     ("shards parquet-image-text --root raw", "contains no Parquet files", "ROOT/data/train-00000", "hf download"),
-    ("shards lerobot --root raw", "there is no raw/meta/info.json", "ROOT/data/ and ROOT/videos/", "hf download"),
+    ("shards lerobot --root raw", "raw/meta/info.json does not exist", "ROOT/data/ and ROOT/videos/", "hf download"),
     ("shards jsonl --root raw", "contains no documents", "ROOT/train.jsonl", "Arrange the texts"),
     ("shards jsonl --root half-json --out new-j", "is not valid JSON", "at most 5.0% may be", "Fix the sources"),
     ("shards jsonl --root other-column --out new-o", "has no text", "'text'", "it has ['txt']"),
-    ("index raw --out new", "there is no *.tar in raw", "tars", "pass tars or their folder"),
+    ("index raw --out new", "no *.tar found in raw", "tars", "pass tars or their folder"),
     ("index pictures --out new", "contains png", "images cannot be indexed", "Use `maskstream shards image-folder`"),
     # How shards are made
     (f"{FOLDER} raw --set nothing=3", "no field 'nothing'", "has video, damage, least_whole", "to set"),

@@ -100,8 +100,8 @@ class Lexicon:
                 lines = (folder / f"index.{name}").read_text("utf-8").splitlines()
             except OSError as error:
                 raise ValueError(
-                    f"{folder} contains no index.{name} ({error.strerror}); pass the folder of WordNet's index files, "
-                    "such as usr/share/wordnet of Debian's wordnet-base"
+                    f"{folder} contains no index.{name} ({error.strerror}); pass the folder with WordNet's index "
+                    "files, such as usr/share/wordnet from Debian's wordnet-base"
                 ) from error
             for line in lines:
                 if line.startswith(" "):
@@ -287,7 +287,7 @@ class TextEncoder(UntrainedEncoder):
     def validate(self) -> None:
         UntrainedEncoder.validate(self)
         if self.classes and not self.words:
-            raise ValueError("classes are of words; leave words=false out")
+            raise ValueError("classes need words; leave out words=false")
 
     def prepared(self, sources: Mapping[str, Sequence[Source]]) -> TokenEncoder:
         """Return the encoder with its tokenizer and its lexicon.

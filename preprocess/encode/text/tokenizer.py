@@ -70,9 +70,9 @@ class Training:
         algorithm, _, size = words.removeprefix(TRAIN).partition(":")
         if algorithm not in ALGORITHMS or not size.isdecimal() or int(size) < LEAST:
             raise ValueError(
-                f"tokenizer={words!r} is not a training; write {TRAIN}ALGORITHM:SIZE with {' or '.join(ALGORITHMS)} "
-                f"and a vocabulary of at least {LEAST}, such as {TRAIN}wordpiece:8000, or the path of a tokenizer.json "
-                "or of a folder of transformers"
+                f"tokenizer={words!r} does not describe a training run; write {TRAIN}ALGORITHM:SIZE with "
+                f"{' or '.join(ALGORITHMS)} and a vocabulary of at least {LEAST}, such as {TRAIN}wordpiece:8000, or "
+                "the path of a tokenizer.json or of a transformers folder"
             )
         return cls(algorithm=algorithm, vocabulary=int(size))
 
@@ -145,7 +145,7 @@ def load_tokenizer(definition: bytes) -> Tokenizer:
     except (KeyboardInterrupt, SystemExit, MemoryError):
         raise
     except BaseException as error:  # the package raises nothing more specific, and its panics are not an Exception
-        raise ValueError(f"not a tokenizer.json ({error}); the tokenizers package writes one by save()") from error
+        raise ValueError(f"not a tokenizer.json ({error}); the tokenizers package writes one with save()") from error
     tokenizer.encode_special_tokens = True
     tokenizer.no_padding()
     tokenizer.no_truncation()
@@ -178,8 +178,8 @@ def _read_folder(folder: Path) -> tuple[bytes, dict[str, str]]:
     path = folder / TOKENIZER_JSON
     if not path.is_file():
         raise ValueError(
-            f"{folder} has no {TOKENIZER_JSON}; transformers' AutoTokenizer.from_pretrained(FOLDER).save_pretrained("
-            "OTHER) writes one for tokenizers of older formats"
+            f"{folder} has no {TOKENIZER_JSON}; transformers' "
+            "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(OTHER) writes one for tokenizers in older formats"
         )
     config, named = folder / "tokenizer_config.json", {}
     try:
@@ -220,7 +220,7 @@ def make_tokenizer(tokenizer: str, texts: Iterable[str]) -> tuple[bytes, Tokeniz
     except OSError as error:
         raise ValueError(
             f"tokenizer={tokenizer!r} cannot be read ({error.strerror}); pass the path of a tokenizer.json or of a "
-            f"folder of transformers, or {TRAIN}wordpiece:8000"
+            f"transformers folder, or {TRAIN}wordpiece:8000"
         ) from error
 
 

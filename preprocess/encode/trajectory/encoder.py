@@ -151,8 +151,8 @@ class TrajectoryEncoder(ProfiledEncoder):
     def validate(self) -> None:
         if self.video.name not in ("train", "fast"):
             raise ValueError(
-                f"profile {self.video.name!r} leaves frames out or keeps packets, but a walk is drawn and has depth "
-                "and a pose for each frame; use train or fast"
+                f"profile {self.video.name!r} drops frames or keeps packets, but a walk is rendered and has depth and "
+                "a pose for each frame; use train or fast"
             )
 
     def encode(self, source: Source) -> Encoded:

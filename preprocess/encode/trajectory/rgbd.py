@@ -196,7 +196,7 @@ class RgbdEncoder(ProfiledEncoder):
     def validate(self) -> None:
         TrajectoryEncoder(self.video)
         if self.lens is not None and (problem := check_lens(*self.lens)):
-            raise ValueError(f"lens is fx, fy, cx, cy in pixels or None; it {problem}")
+            raise ValueError(f"lens must be fx, fy, cx, cy in pixels or None; it {problem}")
 
     def prepared(self, sources: Mapping[str, Sequence[Source]]) -> RgbdEncoder:
         """Return the same encoder. Raise ValueError if the lens of a sequence is unknown."""
@@ -209,8 +209,8 @@ class RgbdEncoder(ProfiledEncoder):
         found = re.search("|".join(LENSES), sequence)
         if self.lens is None and found is None:
             raise ValueError(
-                f"the lens of the sequence {sequence!r} is not known, as its name has none of {', '.join(LENSES)}; say "
-                "it with --set lens=[fx,fy,cx,cy], in pixels"
+                f"the lens of the sequence {sequence!r} is unknown because its name contains none of "
+                f"{', '.join(LENSES)}; set it with --set lens=[fx,fy,cx,cy], in pixels"
             )
         return self.lens or LENSES[found[0] if found else ""]
 

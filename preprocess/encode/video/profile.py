@@ -60,8 +60,8 @@ class VideoProfile(Config):
             )
         if self.energy and self.name not in ANCHORED:
             raise ValueError(
-                f"energy=true with profile {self.name!r}: only the profiles {' and '.join(ANCHORED)} store the energy "
-                "of tokens; use profile train"
+                f"energy=true with profile {self.name!r}: only the profiles {' and '.join(ANCHORED)} store token "
+                "energy; use profile train"
             )
 
     @property

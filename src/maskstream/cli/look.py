@@ -79,7 +79,9 @@ def flow(
     if sources:
         named = {word: find_flow(word) for word in sources}
         if nothing := [word for word, source in named.items() if source is None]:
-            raise ValueError(f"{', '.join(nothing)} is not one source of flow; pass codec, dis, lk or a custom source")
+            raise ValueError(
+                f"{', '.join(nothing)} is not a single source of flow; pass codec, dis, lk or a custom source"
+            )
         chosen = [source for source in named.values() if source is not None]
     config = MODALITIES["video"].chosen(clip.settings, clip.mask)
     more = [] if raft is None else [Raft(weights=str(raft))]
@@ -115,13 +117,13 @@ def gallery(
     data = of or data
     if mask:
         if data is None:
-            raise ValueError(f"--mask {mask[0]} is drawn on samples of a split; name one with --data")
+            raise ValueError(f"--mask {mask[0]} is drawn on the samples of a split; pass one with --data")
         manifest = Manifest.load(data)
         modality = modality_of(manifest, own)
         say(f"wrote {own_gallery(modality, manifest, mask, out, settings=set_, samples=samples, seed=seed)}")
         return
     if set_ or own:
-        raise ValueError("--set and --modality are for masks on samples of a split; pass --data and --mask too")
+        raise ValueError("--set and --modality apply to masks on the samples of a split; pass --data and --mask too")
     found = fetch_gallery_media(root)
     media = Media(**found.media)
     if data is not None:
@@ -178,12 +180,12 @@ def mask_score(
     runs = [Path(one) for one in data if (Path(one) / "run.json").is_file()]
     if mask or runs:
         if shapes or size is not None:
-            raise ValueError("--shapes and --size are for shapes on a split; leave them out with masks or runs")
+            raise ValueError("--shapes and --size apply to shapes on a split; leave them out with masks or runs")
         _compare_masks(data, runs, mask, of, [*assign(component=component), *set_], samples, as_json)
         return
     if of is not None or len(data) > 1:
         wrong = next((one for one in data if not (Path(one) / "dataset.json").is_file()), data[-1])
-        raise ValueError(f"{wrong} is not the folder of a run; pass one split, or several runs to compare their masks")
+        raise ValueError(f"{wrong} is not a run folder; pass one split, or several runs to compare their masks")
     pictures = with_set(clinic.MIDDLE_FRAME, [*assign(component=component, size=size), *set_], where="--help lists all")
     moments = clinic.Moments.of(clinic.draw_labelled_frames(data[0], pictures, samples=samples))
     wanted = clinic.make_shapes(pictures.clip.size, shapes or None)

@@ -180,10 +180,10 @@ class ExecutorOptions:
         """
         legal = ("local", "ray", *also)
         if self.executor not in legal:
-            raise ValueError(f"--executor is one of {', '.join(legal)}, got {self.executor!r}")
+            raise ValueError(f"--executor must be one of {', '.join(legal)}, got {self.executor!r}")
         if self.executor != "ray":
             if self.address is not None:
-                raise ValueError(f"--address {self.address} belongs to --executor ray")
+                raise ValueError(f"--address {self.address} requires --executor ray")
             return None
         if workers is not None:
             raise ValueError(

@@ -200,9 +200,7 @@ def _make_predictor(name: str, command: str | None, timeout: float, known: list[
     if Path(name, "run.json").exists():
         return load_run(Path(name), data)
     if ":" not in name:
-        raise ValueError(
-            f"{name!r} is not a predictor; allowed are frequent, the folder of a run, and package.module:name"
-        )
+        raise ValueError(f"{name!r} is not a predictor; choose from frequent, a run folder and package.module:name")
     return wrap_callable(imported(name, "predictor"))
 
 

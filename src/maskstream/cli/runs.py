@@ -162,7 +162,7 @@ def report(
         split = Manifest.load(data)
         run, *others = runs
         if follow and others:
-            raise ValueError(f"--follow takes one run, got {len(runs)}; pass the one that is being trained")
+            raise ValueError(f"--follow takes one run, got {len(runs)}; pass only the run that is being trained")
         modality = modality_of(split, data=run_recipe(run).data)
         if others:
             if unseen is not None:
@@ -222,11 +222,11 @@ def replay(
         metrics = read_metrics(run / "metrics.jsonl")
         if worst and not metrics:
             raise ValueError(
-                f"{run} has no metrics.jsonl with a step in it, so no loss stands out; name a step with --step"
+                f"{run} has no metrics.jsonl with a step in it, so no loss stands out; choose a step with --step"
             )
         chosen = list(dict.fromkeys([*step, *(one.step for one, _ in find_worst_steps(metrics, worst))]))
         if not chosen:
-            raise ValueError("name a step with --step, or ask for some with --worst")
+            raise ValueError("choose a step with --step, or select steps with --worst")
         largest = worst_samples(run, worst) if rank is None else []
         wanted = dict.fromkeys([*chosen, *(one for one, _, _ in largest)])
         places = data[0] if len(data) == 1 else data or None
@@ -309,7 +309,7 @@ def demo(
     demos = {name: one.demo for name, one in (MODALITIES | WAYS).items() if one.demo is not None}
     if modality not in demos:
         close = nearest(modality, list(demos))
-        raise ValueError(f"unknown demo {modality!r}{close}; allowed are {', '.join(demos)}")
+        raise ValueError(f"unknown demo {modality!r}{close}; choose from {', '.join(demos)}")
     pages = []
     for command in demos[modality].commands(modality):
         say(f"maskstream {shlex.join(command)}")

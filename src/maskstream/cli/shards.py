@@ -116,7 +116,7 @@ def shards(
     folder = dataset.rpartition(":")[2]
     root, out = root or f"data/raw/{folder}", out or f"data/shards/{folder}"
     if languages and not signals:
-        raise ValueError("--languages are signals of texts; pass --signals too, or leave them out")
+        raise ValueError("--languages adds text signals; pass --signals too, or leave them out")
     options = replace(
         options,
         executor=cluster.choose(options.workers, also=("slurm",)),
@@ -130,7 +130,7 @@ def shards(
         submit(_describe_slurm_job(context, dataset, root, options, cluster, append=append), as_json)
         return
     if cluster.parts or cluster.sbatch:
-        raise ValueError("--parts and --sbatch belong to --executor slurm")
+        raise ValueError("--parts and --sbatch require --executor slurm")
     with ExitStack() as stack:
         shown = stack.enter_context(working(f"reading {root}", as_json))
         if metrics is not None:
@@ -153,7 +153,7 @@ def _describe_slurm_job(
 
     if options.part or options.finish or options.overwrite or options.repair or append:
         raise ValueError(
-            "--executor slurm starts parts and a finish itself; leave out --part, --finish, --repair and "
+            "--executor slurm starts the parts and the final step itself; leave out --part, --finish, --repair and "
             "--append, and delete the output folder instead of --overwrite"
         )
     name = dataset.rpartition(":")[2]

@@ -307,7 +307,7 @@ def _read_given_keys(keys: Sequence[str], path: Path | None) -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise ValueError(
-            f"--from {path} cannot be read ({reason}); pass a text file with the key of a sample in each line"
+            f"--from {path} cannot be read ({reason}); pass a text file with one sample key per line"
         ) from error
     found = [*keys, *(line.strip() for line in lines if line.strip())]
     if not found:
@@ -367,7 +367,7 @@ def fetch(
     total = sum(map(manifest.store.size, names))
     if not kept.fits(total):
         raise ValueError(
-            f"{len(names)} shards have {total / 1e9:.3g} GB, more than a cache of {cache_gb:g} GB holds; raise "
+            f"{len(names)} shards have {total / 1e9:.3g} GB, more than fits in a cache of {cache_gb:g} GB; raise "
             "--cache-gb, or choose lanes"
         )
     with working(f"fetching {plural(len(names), 'shard')} of {data}") as shown:

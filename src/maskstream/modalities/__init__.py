@@ -44,15 +44,17 @@ def modality_of(manifest: Manifest, own: str | None = None, *, data: DataConfig[
     if own is not None:
         found = named(own, MODALITIES | WAYS, "modality")
         if not isinstance(found, Modality) or name not in (found.of or (found.name,)):
-            raise ValueError(f"{own} is not a Modality of {name}, which {manifest} holds; name one whose name that is")
+            raise ValueError(
+                f"{own} is not a Modality of {name}, which {manifest} contains; pass a Modality with that name"
+            )
         return found
     for way in WAYS.values():
         if data is not None and isinstance(data, type(way.data)):
             return way
     if name not in MODALITIES:
         raise ShardError(
-            f"{manifest} holds {name} shards, which have no loader; allowed are {', '.join(MODALITIES)}, or a custom "
-            "one as package.module:NAME (--modality of preview and bench)"
+            f"{manifest} contains {name} shards, which have no loader; choose from {', '.join(MODALITIES)}, or a "
+            "custom one as package.module:NAME (--modality of preview and bench)"
         )
     return MODALITIES[name]
 

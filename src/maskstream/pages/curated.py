@@ -41,7 +41,7 @@ def list_beside(out: str | Path) -> Path:
     """Return the file of a page's list; raise ValueError if the page or the list would overwrite something else."""
     path = check_page(out)
     if path.suffix == ".parquet":
-        raise ValueError(f"--out {out} is the name of the page's list; pass the name of a page, such as curated.html")
+        raise ValueError(f"--out {out} is the name of the page's list; pass a page name, such as curated.html")
     check_list(listed := path.with_suffix(".parquet"))
     return listed
 

@@ -93,7 +93,7 @@ class Moments:
                     raise ValueError(f"a sample has {d} values, {legal}")
                 origin, second = x.mean(axis=0), np.zeros((d, d))
             if d != len(origin):
-                raise ValueError(f"samples have {len(origin)} values, then {d}")
+                raise ValueError(f"samples must have the same number of values, got {len(origin)}, then {d}")
             if y.shape != (len(x),):
                 raise ValueError(f"a batch has {len(x)} samples and labels of shape {y.shape}; pass one label each")
             if not np.isfinite(x).all():
@@ -104,7 +104,7 @@ class Moments:
                 sums[label] = sums.get(label, 0.0) + x[y == label].sum(axis=0)
                 members[label] += int((y == label).sum())
         if not members:
-            raise ValueError("no labelled sample was given")
+            raise ValueError("got no labelled samples")
         if len(members) < 2:
             raise ValueError("all samples have the same label; pass samples of at least two classes")
         count = members.total()
@@ -230,7 +230,7 @@ def make_shape(name: str, side: int, channels: int = 3) -> Shape:
         if k < 1 or side % k or k == side:
             legal = [str(d) for d in range(1, side) if side % d == 0]
             raise ValueError(
-                f"a shape of a {side} x {side} image is one of {', '.join(legal)}, rows, columns: {name!r}"
+                f"a shape of a {side} x {side} image must be one of {', '.join(legal)}, rows, columns, got {name!r}"
             )
         pixels = y // k * (side // k) + x // k
     return Shape(name=name if not name.isdecimal() else f"{name} x {name}", parts=pixels.repeat(channels))
@@ -282,11 +282,11 @@ def alignment(moments: Moments, features: int, seen: VisibleParts | None = None)
     covariance = _compute_covariance(moments)
     d = len(covariance)
     if not 1 <= features <= d:
-        raise ValueError(f"features lie in 1 ... {d}, the values of a sample, got {features}")
+        raise ValueError(f"features must lie between 1 and {d}, the number of values in a sample, got {features}")
     masked, cross = covariance, covariance
     if seen is not None:
         if seen.parts.shape != (d,):
-            raise ValueError(f"a mask has {len(seen.parts)} values, the samples {d}")
+            raise ValueError(f"a mask has {len(seen.parts)} values, but the samples have {d}")
         each, pairs = seen.each[seen.parts], seen.pairs[np.ix_(seen.parts, seen.parts)]
         # Parts that are never visible have no variance; the ridge keeps the matrix positive.
         ridge = RIDGE * float(covariance.diagonal().mean()) * torch.eye(d, dtype=torch.float64)
@@ -362,7 +362,7 @@ def find_common_side(planes: Sequence[tuple[int, int]], most: int = 32) -> int:
     least = lcm(*(length for plane in planes for length in plane))
     if least > most:
         told = ", ".join(f"{h} x {w}" for h, w in planes)
-        raise ValueError(f"tokens of {told} divide no common side of up to {most} pixels; compare fewer masks")
+        raise ValueError(f"tokens of {told} have no common image side of up to {most} pixels; compare fewer masks")
     return least * -(-_LEAST_SIDE // least) if least < _LEAST_SIDE else least
 
 
@@ -480,8 +480,8 @@ def _list_examined(
     wanted = sorted({k for k in features if 1 <= k <= allowed})
     if not wanted:
         raise ValueError(
-            f"features lie in 1 ... {allowed}, half of {moments.count} samples at most, got {tuple(features)}; pass "
-            "more samples or fewer features"
+            f"features must lie between 1 and {allowed}, at most half of the {moments.count} samples, got "
+            f"{tuple(features)}; pass more samples or fewer features"
         )
     most = measure_supervised_alignment(moments, wanted[-1])
     plain = alignment(moments, wanted[-1]).share / most

@@ -79,9 +79,9 @@ def write_flow_page(
         ValueError: A setting is not allowed, or a given source cannot serve the shards.
     """
     if not isinstance(data, VideoData) or data.mask is None or "flow" not in data.mask.needs:
-        raise ValueError(f"the page of flow shows clips of video with a mask that follows flow, got {data}")
+        raise ValueError(f"a flow page needs video clips with a mask that follows flow, got {data}")
     if samples < 1:
-        raise ValueError(f"samples={samples}: the page shows 1 or more")
+        raise ValueError(f"samples must be at least 1, got {samples}")
     manifest = Manifest.load(location)
     words: dict[type, str] = {kind: word for word, kind in FLOWS.items()}
     one_rate = has_one_rate(manifest, data.component)

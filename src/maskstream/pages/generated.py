@@ -64,7 +64,7 @@ def generated_texts(
 
     model = load_model(Path(run) / "model.safetensors")
     if not isinstance(model, TokenModel):
-        raise ValueError(f"{run} holds a {type(model).__name__}, which writes no text; pass a run of a text model")
+        raise ValueError(f"{run} holds a {type(model).__name__}, which does not write text; pass a run of a text model")
     facts = read_tokenizer_facts(data.location, data.info)
     if facts.mask is None:
         raise ValueError(f"the tokenizer of {data} has no [MASK]; pass the split that the run was trained on")
@@ -118,7 +118,7 @@ def write_generated(
     make = GENERATES.get(type(recipe.model))
     if make is None:
         legal = ", ".join(sorted(one.__name__ for one in GENERATES))
-        raise ValueError(f"a {type(recipe.model).__name__} generates nothing; those that do: {legal}")
+        raise ValueError(f"a {type(recipe.model).__name__} cannot generate samples; models that can: {legal}")
     split = match_labels_of_run(data, run)
     with compute_threads(CPU):
         example = make(

@@ -151,9 +151,9 @@ def check_page(out: str | Path) -> Path:
     except FileNotFoundError:
         return out
     except OSError as error:
-        raise ValueError(f"{out} cannot be overwritten ({error.strerror}); pass another --out") from error
+        raise ValueError(f"{out} cannot be overwritten ({error.strerror}); pass a different --out") from error
     if not is_ours:
         raise ValueError(
-            f"{out} is not a page of maskstream, so it is not overwritten; pass another --out, or delete it"
+            f"{out} is not a page of maskstream, so it is not overwritten; pass a different --out, or delete it"
         )
     return out

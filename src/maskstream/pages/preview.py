@@ -61,7 +61,7 @@ def preview(
         ValueError: A setting is not allowed.
     """
     if samples < 1:
-        raise ValueError(f"samples={samples}: a preview shows 1 or more")
+        raise ValueError(f"samples must be at least 1, got {samples}")
     configs = (modality.shown(manifest) if data is None else data, *others)
     batches = [first_batch(one, manifest, samples, seed) for one in configs]
     masks: dict[str, list[Mask | None]] = {

@@ -397,8 +397,8 @@ def test_rules_are_conditions_and_nothing_else() -> None:
         ("moton>0.2", r"has 'moton', which is not a signal, did you mean 'motion'\?"),
         ("motion", "has 'motion', which is not a comparison"),
         ("motion==1", "uses an operator other than"),
-        ("motion>sharpness", "compares something else than a signal with a number"),
-        ("0<1", "compares something else than a signal with a number"),
+        ("motion>sharpness", "may only compare a signal with a number"),
+        ("0<1", "may only compare a signal with a number"),
         ("__import__('os').system('x')>motion", "which is neither a signal nor a number"),
         ("motion>0.2 and", "cannot be parsed"),
         ("motion>'a'", "which is neither a signal nor a number"),
@@ -412,7 +412,7 @@ def test_other_rules_are_refused(split: Path, rule: str, said: str) -> None:
 
 
 def test_a_split_is_never_emptied(split: Path) -> None:
-    with pytest.raises(MaskstreamError, match=r"none of the 20 samples .* would stay; nothing was changed"):
+    with pytest.raises(MaskstreamError, match=r"none of the 20 samples .* would remain, so nothing was changed"):
         curate(split, keep="width>10000")
     with pytest.raises(ValueError, match="best='pixel' is not a signal, did you mean 'pixels'"):
         curate(split, copies=True, best="pixel")

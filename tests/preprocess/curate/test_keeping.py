@@ -57,9 +57,9 @@ def test_a_rule_keeps_what_curate_would(raw: Path, tmp_path: Path) -> None:
 
 
 def test_what_is_no_rule_before_writing(raw: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="p5, a percentile, which is unknown"):
+    with pytest.raises(ValueError, match="p5, a percentile, which is not known"):
         KeepRule("sharpness>=p5")
-    with pytest.raises(DatasetError, match=r"none of 7 sources is kept|none of 6"):
+    with pytest.raises(DatasetError, match=r"none of 7 sources was kept|none of 6"):
         run(raw, tmp_path / "out", keep=KeepRule("brightness>2"))
     with pytest.raises(ValueError, match="--append writes all samples"):
         add_sources("image-folder", raw, tmp_path / "out", keep=KeepRule("brightness>2"))

@@ -71,10 +71,10 @@ def test_what_cannot_be_told_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(ValueError, match=r"unknown language 'deu', did you mean 'eu'\?; use one of ace, af"):
         Signals(languages=("deu",))
     sounds = sounds_of(tmp_path / "sounds", {"a": tune(0)})
-    with pytest.raises(ValueError, match=r"language_en is a signal of texts, but .* is measured by its audio"):
+    with pytest.raises(ValueError, match=r"language_en is a text signal, but .* is measured by its audio"):
         curate(sounds, keep="language_en>0.5")
     done = CliRunner().invoke(app, ["shards", "txt", "--root", str(tmp_path), "--languages", "en"])
-    assert "--languages are signals of texts; pass --signals too" in str(done.exception or done.output)
+    assert "--languages adds text signals; pass --signals too" in str(done.exception or done.output)
     _load_identifier.cache_clear()
     monkeypatch.setitem(sys.modules, "py3langid.langid", None)
     with pytest.raises(ValueError, match=r"language signals need py3langid.*pip install 'maskstream\[languages\]'"):

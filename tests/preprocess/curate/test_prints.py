@@ -145,7 +145,9 @@ def test_copies_and_leaks_of_texts_go_and_the_page_shows_them_as_text(tmp_path: 
 def test_leaks_are_of_the_same_medium(tmp_path: Path) -> None:
     sounds = sounds_of(tmp_path / "sounds", {"a": tune(0)})
     texts = texts_of(tmp_path / "texts", {"a": "one text"})
-    with pytest.raises(ValueError, match=r"holds audio, .* texts: leaks are only found within one medium"):
+    with pytest.raises(
+        ValueError, match=r"contains audio, but .* contains texts: leaks can only be found within one medium"
+    ):
         curate(sounds, against=[texts])
 
 

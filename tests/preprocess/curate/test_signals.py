@@ -77,7 +77,7 @@ def test_of_clips_they_tell_cuts_black_and_frozen_spans(tmp_path: Path) -> None:
     kept = run("folder", tmp_path / "raw", tmp_path / "kept", **how, keep=KeepRule("dark<0.2 and motion>0.01"))
     assert [*signals_of(kept)] == ["lively.mp4"]
     assert signals_of(kept)["lively.mp4"] == found["lively.mp4"]
-    with pytest.raises(DatasetError, match="none of 2 sources is kept"):
+    with pytest.raises(DatasetError, match="none of 2 sources was kept"):
         run("folder", tmp_path / "raw", tmp_path / "none", **how, keep=KeepRule("motion>0.9"))
 
 

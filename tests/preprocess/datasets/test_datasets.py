@@ -232,7 +232,7 @@ def test_ucf101(ucf):
     assert [reject.source for reject in dataset.missing["val"]] == ["Archery/v_Archery_g09_c01.avi"]
     with pytest.raises(DatasetError, match=r"trainlist02\.txt"):
         DATASETS["ucf101"](ucf, fold=2)
-    with pytest.raises(ValueError, match="the folds 1 to 3, got fold=4"):
+    with pytest.raises(ValueError, match="folds 1 to 3, got fold=4"):
         DATASETS["ucf101"](ucf, fold=4)
     write(ucf / "ucfTrainTestlist" / "classInd.txt", "1 Bowling\n")
     assert "whose class is not in classInd.txt" in refused("ucf101", ucf)

@@ -145,7 +145,7 @@ def test_what_cannot_be_divided_says_what_can() -> None:
     own = Dataset(name="toy", label_names=(), splits={"train": sources, "valid": sources})
     with pytest.raises(DatasetError, match=r"already has a validation split, 'valid'. Remove --val \(val=\)"):
         divide_sources(own, Division(share=0.5))
-    with pytest.raises(DatasetError, match=r"--val .* divides a split 'train', but toy has the splits 'test'"):
+    with pytest.raises(DatasetError, match=r"--val .* divides the split 'train', but toy has the splits 'test'"):
         divide_sources(Dataset(name="toy", label_names=(), splits={"test": sources}), Division(share=0.5))
     with pytest.raises(ValueError, match=r"val=1.0 must be a fraction .* between 0 and 1"):
         Division(share=1.0)
@@ -180,7 +180,7 @@ def test_a_job_divides_the_same_in_parts_and_appends_to_both(tmp_path: Path) -> 
     assert make_shards("image-folder", raw, whole, **GIVEN).splits["val"].state == "already finished"
     with pytest.raises(ResumeError, match=r"val.seed: saved 0, here 1"):
         make_shards("image-folder", raw, whole, **GIVEN, val_seed=1)
-    with pytest.raises(DatasetError, match=r"made with other settings \(val: saved .*, here nothing\)"):
+    with pytest.raises(DatasetError, match=r"written with different settings \(val: saved .*, here nothing\)"):
         add_sources("image-folder", raw, whole, **{**GIVEN, "val": None, "splits": ["train"]})
     before = {split: names(whole / split) for split in ("train", "val")}
     draw(raw, *range(20, 40))
@@ -208,6 +208,8 @@ def test_a_split_is_divided_afterwards_as_when_it_is_made(tmp_path: Path) -> Non
 def test_the_options_of_a_division_belong_together(tmp_path: Path) -> None:
     alone: list[dict[str, Any]] = [{"val_by": "folder"}, {"val_seed": 3}]
     for options in alone:
-        with pytest.raises(ValueError, match="val_by and val_seed say how train is divided; pass val too"):
+        with pytest.raises(
+            ValueError, match="val_by and val_seed set how train is divided; also pass the fraction as val"
+        ):
             make_shards("image-folder", tmp_path, tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()

@@ -86,7 +86,7 @@ def test_a_class_keeps_its_number_where_a_split_lacks_others(tmp_path):
     ("names", "message"),
     [
         (("cat/a.jpg", "dog/b.jpg"), "there is no folder train"),
-        (("train/a.jpg",), "contains no folders of classes"),
+        (("train/a.jpg",), "contains no class folders"),
         (("train/cat/a.jpg", "val/cow/b.jpg"), "has 1 classes that train does not have, such as 'cow'"),
         (("train/cat/a.txt",), "the split 'train' lists 0 image files"),
     ],

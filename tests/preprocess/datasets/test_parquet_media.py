@@ -84,10 +84,10 @@ def test_videos(tmp_path, make_video):
 def test_what_is_no_such_file_is_said(tmp_path):
     root = tmp_path / "raw"
     write(root / "train.parquet", [{"text": "a", "label": 1}])
-    with pytest.raises(DatasetError, match=r"has no columns of the kind image \(none\) among text, label"):
+    with pytest.raises(DatasetError, match=r"has no columns of type image \(none\) among text, label"):
         DATASETS["parquet-image"](root)
     write(root / "train.parquet", [{"image": picture(1), "img": picture(2)}])
-    with pytest.raises(DatasetError, match=r"has 2 columns of the kind image \(image, img\)"):
+    with pytest.raises(DatasetError, match=r"has 2 columns of type image \(image, img\)"):
         DATASETS["parquet-image"](root)
     write(root / "train.parquet", [{"image": picture(n), "label": 1} for n in range(2)])
     assert DATASETS["parquet-image"](root).doubt.startswith("all 2 image rows would have the same label, '1'")
@@ -115,7 +115,10 @@ def listed(root, **columns):
         ({"label": [1, 3_000_000_000]}, r"train\.parquet: the label 3000000000 is larger than 1048575"),
         ({"label": [[1], [2]]}, r"the column 'label' of .*train\.parquet is list<.*; it must contain names or numbers"),
         ({"label": [{"a": 1}, {"a": 2}]}, r"the column 'label' of .* is struct<"),
-        ({"image": ["http://x/1.png", "b"]}, r"the column 'image' of .* is string; it must hold the bytes of a file"),
+        (
+            {"image": ["http://x/1.png", "b"]},
+            r"the column 'image' of .* is string; each row must contain the bytes of a file",
+        ),
         ({"label": [-5, 3]}, r"train\.parquet: row 0: the label '-5' is none of 4"),
     ],
 )
@@ -130,7 +133,7 @@ def test_metadata_that_are_odd_are_left_out_or_refused(tmp_path, features):
     table = pa.table({"image": [b"x"], "label": [0]}).replace_schema_metadata({"huggingface": text})
     pq.write_table(table, tmp_path / "train.parquet")
     if isinstance(features, dict) and isinstance(features["label"], dict):
-        with pytest.raises(DatasetError, match=r"train\.parquet name the labels '5'; they must be a list of names"):
+        with pytest.raises(DatasetError, match=r"train\.parquet contains the labels '5'; they must be a list of names"):
             DATASETS["parquet-image"](tmp_path)
     else:
         assert len(DATASETS["parquet-image"](tmp_path).splits["train"]) == 1
@@ -272,7 +275,7 @@ def test_names_as_values_and_names_in_metadata_are_the_same_classes(tmp_path):
             r"row 0: the label is the number 0, but the classes of .*1\.parquet have names",
         ),
         (["a", "b"], [0, 2], r"row 1: the label 2 is out of range; use -1 for no label, or 0 to 1"),
-        (["a", "b", "a"], [0, 2], r"name two labels 'a'; give each class a unique name"),
+        (["a", "b", "a"], [0, 2], r"contains the label 'a' twice; use a unique name for each class"),
     ],
 )
 @pytest.mark.parametrize("named", [True, False])

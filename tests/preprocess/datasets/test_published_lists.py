@@ -41,7 +41,7 @@ def test_kinetics_710_has_one_list_over_three_sets_and_a_map_of_labels(tmp_path)
     assert found.label_names == ("riding a bike", "marching", "dodgeball")
     assert rows(found) == {"train": [(videos[0], 0), (videos[1], 2)], "val": [(videos[2], 0)]}
     (tmp_path / "label_map_k710.txt").write_text("riding a bike\n")
-    with pytest.raises(DatasetError, match=r"label_map_k710\.txt has 1 names, but a list uses the label 2"):
+    with pytest.raises(DatasetError, match=r"label_map_k710\.txt has 1 names, but a list contains the label 2"):
         DATASETS["video-list"](tmp_path)
 
 
@@ -57,7 +57,7 @@ def test_whole_videos_without_labels(tmp_path):
     ("text", "says"),
     [
         ("path,label\none.mp4,3\n", "line 1 is 'path,label', not `PATH LABEL`"),
-        ("one.mp4 1\nframes 0 300\n", "line 2 has a different form"),
+        ("one.mp4 1\nframes 0 300\n", "line 2 has a different format"),
         ("frames 0 300\n", "selects frames 0, 300 of 'frames'; only whole videos"),
         ("one.mp4 99999999999\n", "has the label 99999999999, not a number"),
         ("one.mp4 -2\n", "has the label -2"),
@@ -80,7 +80,8 @@ def test_a_path_in_two_splits_and_two_lists_of_a_split_are_refused(tmp_path):
         DATASETS["video-list"](tmp_path)
     (tmp_path / "train_2.txt").write_text("one.mp4 1\n")
     with pytest.raises(
-        DatasetError, match=r"several files .* the split train \(.*train\.csv, .*train_2\.txt\); keep one"
+        DatasetError,
+        match=r"several files could be the list of the split train \(.*train\.csv, .*train_2\.txt\); keep only one",
     ):
         DATASETS["video-list"](tmp_path)
 

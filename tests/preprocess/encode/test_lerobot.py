@@ -152,12 +152,12 @@ def test_what_does_not_fit_is_said(tmp_path):
     with pytest.raises(RejectError, match="has no rows of episode 0"):
         EpisodeEncoder().encode(source)
     (tmp_path / "none").mkdir()
-    with pytest.raises(DatasetError, match=r"there is no .*meta/info\.json\. Get a dataset with"):
+    with pytest.raises(DatasetError, match=r"meta/info\.json does not exist\. Get a dataset with"):
         DATASETS["lerobot"](tmp_path / "none")
     info = json.loads((root / "meta/info.json").read_text())
     info["video_path"] = "../{video_key}.mp4"
     (root / "meta/info.json").write_text(json.dumps(info))
-    with pytest.raises(DatasetError, match="which leaves ROOT"):
+    with pytest.raises(DatasetError, match="which points outside ROOT"):
         DATASETS["lerobot"](root)
     info["features"] = {name: one for name, one in info["features"].items() if one["dtype"] != "video"}
     (root / "meta/info.json").write_text(json.dumps(info))

@@ -164,7 +164,7 @@ def test_files_that_are_no_text_are_rejects(tmp_path):
     [
         ({"tokenizer": "train:unigram:400"}, "is no training"),
         ({"tokenizer": "train:bpe:20"}, "a vocabulary of 300 or more"),
-        ({"words": False, "classes": "x"}, "classes are of words"),
+        ({"words": False, "classes": "x"}, "classes need words"),
     ],
 )
 def test_impossible_settings(settings, message):

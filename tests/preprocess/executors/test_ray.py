@@ -25,8 +25,8 @@ def test_ray_is_imported_only_to_run_tasks():
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--executor", "rey"], "--executor is one of local, ray, slurm"),
-        (["--address", "auto"], "--address auto belongs to --executor ray"),
+        (["--executor", "rey"], "--executor must be one of local, ray, slurm"),
+        (["--address", "auto"], "--address auto requires --executor ray"),
         (["--executor", "ray", "--workers", "2"], "--workers 2 cannot be combined with --executor ray"),
     ],
 )

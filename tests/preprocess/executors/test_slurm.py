@@ -68,14 +68,14 @@ def test_the_scripts_run_every_part_and_then_the_finish(job, tmp_path):
     [{"name": "x\ntouch ran"}, {"folder": Path("a\ntouch ran")}, {"options": ("--comment=a\r\nb",)}, {"name": "a\0"}],
 )
 def test_no_option_holds_another_line(job, changed):
-    with pytest.raises(ValueError, match="has a newline or null"):
+    with pytest.raises(ValueError, match="contains a newline or null"):
         replace(job, **changed)
 
 
 def test_no_folder_holds_another_line(job, tmp_path, monkeypatch):
     (tmp_path / "here\ntouch ran").mkdir()
     monkeypatch.chdir(tmp_path / "here\ntouch ran")
-    with pytest.raises(ValueError, match="has a newline or null"):
+    with pytest.raises(ValueError, match="contains a newline or null"):
         replace(job, folder=Path("slurm"))
 
 
@@ -106,5 +106,5 @@ def test_nothing_is_submitted_elsewhere(job, monkeypatch):
 
 @pytest.mark.parametrize("parts", [0, 1001])
 def test_more_parts_than_slurm_takes_are_refused(parts):
-    with pytest.raises(ValueError, match="are not 1 to 1000"):
+    with pytest.raises(ValueError, match="must lie between 1 and 1000"):
         SlurmJob(name="x", folder=Path("x"), command=(), parts=parts)

@@ -178,7 +178,7 @@ def test_a_stopped_run_reads_only_what_it_has_not_read(server: WebServer, tmp_pa
 
 
 def test_what_cannot_be_indexed_is_refused(server: WebServer, raw: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"can be read but not written to; .*; pass another --out"):
+    with pytest.raises(ValueError, match=r"can be read but not written to; .*; pass a different --out"):
         index_tars([f"{server.url}/a.tar"])
     with pytest.raises(ValueError, match="cannot list files; pass the URLs of its tars"):
         index_tars([server.url], tmp_path)

@@ -74,7 +74,7 @@ def test_a_table_of_other_samples_is_refused_with_a_name_of_each(part, tmp_path)
     ("text", "says"),
     [
         ("id,class\na,1\n", "but no 'label'"),
-        ("id,label\na,1\na,2\n", "line 3 has another label for 'a' than an earlier line"),
+        ("id,label\na,1\na,2\n", "line 3 has a different label for 'a' than an earlier line"),
         ("id,label\n,1\n", "line 2 has an empty id"),
     ],
 )

@@ -242,7 +242,7 @@ def test_a_keyframe_that_is_none_is_no_entry(tmp_path):
 def test_wrong_settings(split, tmp_path):
     with pytest.raises(ValueError, match="no file"):
         index_tars([tmp_path / "nothing.tar"])
-    with pytest.raises(ValueError, match=r"no \*.tar in"):
+    with pytest.raises(ValueError, match=r"no \*.tar found in"):
         index_tars([tmp_path])
     for name in ("one", "two"):
         (tmp_path / name).mkdir()

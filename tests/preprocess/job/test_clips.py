@@ -364,8 +364,8 @@ def test_pauses_are_the_same_in_parts_in_processes_and_after_kills(tmp_path):
     [
         ({"by": "film"}, "is not 'scenes', 'transnetv2', 'silence', a number of seconds such as '10s', or a list"),
         ({"by": "0s"}, "from 0.1s to 86400s"),
-        ({"by": "10s", "max_s": 4}, "belongs to clips='scenes'"),
-        ({"by": "a.csv", "min_s": 4}, "a list says itself"),
+        ({"by": "10s", "max_s": 4}, "requires clips='scenes'"),
+        ({"by": "a.csv", "min_s": 4}, "a list, which defines its own clips"),
         ({"by": "scenes", "min_s": 4, "max_s": 5}, "at most half of max_clip"),
     ],
 )

@@ -74,7 +74,7 @@ def test_overwrite_deletes_no_index_of_other_tars(raw, tmp_path):
         shutil.copy(path, train)
     index_tars([train], workers=0)
     before = contents(train)
-    with pytest.raises(DatasetError, match="holds an index of tars of other programs"):
+    with pytest.raises(DatasetError, match="contains an index of tars from other programs"):
         run(raw, tmp_path / "out", overwrite=True)
     assert contents(train) == before
 
@@ -188,7 +188,7 @@ def test_retry_encodes_the_shards_with_rejects_again(raw, tmp_path, make_video):
     run(raw, tmp_path / "whole")
     assert contents(out) == contents(tmp_path / "whole")
     assert run(raw, out).splits["train"].state == "already finished"
-    with pytest.raises(ValueError, match="exclude each other"):
+    with pytest.raises(ValueError, match="cannot be combined"):
         run(raw, out, overwrite=True, retry_rejects=True)
 
 

@@ -64,7 +64,7 @@ def test_what_decides_the_bytes_is_named():
 
 @pytest.mark.parametrize("name", ["libavcodec", "x264", "machine", "opencv-python-headless", "av"])
 def test_a_task_on_a_machine_with_another_library_writes_no_shard(raw, tmp_path, foreign, name):
-    with pytest.raises(ResumeError, match=rf"000001\.tar would have other bytes .*{name}: saved .*, here"):
+    with pytest.raises(ResumeError, match=rf"000001\.tar would have different bytes .*{name}: saved .*, here"):
         run(raw, tmp_path / "out", workers=None, executor=OnAnotherMachine(lambda: foreign(name)))
     assert len(list((tmp_path / "out/train").glob("*.tar"))) == 1
     assert not list((tmp_path / "out/train").glob("*.tmp"))

@@ -328,7 +328,7 @@ def test_files_that_are_missing_for_a_moment_are_not_missing(make_video, tmp_pat
         gone = Reject(source="y.mp4", stage="missing", reason="there is no file y.mp4")
         return replace(found, splits={"train": found.splits["train"][:1]}, missing={"train": [gone]})
 
-    with pytest.raises(OutageError, match=r"other files are below .* each time that they are listed"):
+    with pytest.raises(OutageError, match=r"the files below .* change each time they are listed"):
         make_shards(flickers, tmp_path / "raw", tmp_path / "out", workers=0)
     assert make_shards(flickers, tmp_path / "raw", tmp_path / "out", workers=0).splits["train"].counts["samples"] == 2
 

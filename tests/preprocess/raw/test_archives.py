@@ -148,7 +148,7 @@ def test_something_something_in_joined_parts_with_lists_in_a_zip(tmp_path):
             hand.read(here.path)
             assert here.path.read_bytes() == videos[f"20bn-something-something-v2/{source.id}.webm"]
     (tmp_path / "20bn-something-something-v2-01").unlink()
-    with pytest.raises(DatasetError, match=r"20bn-something-something-v2-01 is not there, but later parts are"):
+    with pytest.raises(DatasetError, match=r"20bn-something-something-v2-01 is missing, but later parts exist"):
         sources("ssv2", tmp_path)
 
 
@@ -246,7 +246,7 @@ def test_hostile_and_damaged_archives_are_refused(tmp_path):
     flipped[30_000] ^= 1
     for n, data in enumerate((good[:-20_000], good[:-4], bytes(flipped), b"no archive", gzip.compress(b"no tar"))):
         (tmp_path / f"{n}.tgz").write_bytes(data)
-        with pytest.raises(DatasetError, match=rf"{n}\.tgz is damaged, or no archive .*; get it again"):
+        with pytest.raises(DatasetError, match=rf"{n}\.tgz is damaged, or not an archive .*; download it again"):
             list_members(tmp_path / f"{n}.tgz")
     path = pack_zip(tmp_path / "a.zip", {"../a.mp4": b"1"})
     with pytest.raises(DatasetError, match="may lie outside"):

@@ -99,7 +99,7 @@ def test_damage_is_named_with_what_can_be_read(tmp_path: Path, name: str, packed
     path = tmp_path / ("a.tar.gz" if packed else "a.tar")
     data = damage(WHOLE)
     path.write_bytes(gzip.compress(data) if packed else data)
-    says = rf"{path.name} is damaged, or no archive \(.*{readable} of its files can be read, .*--damage keep"
+    says = rf"{path.name} is damaged, or not an archive \(.*{readable} of its files can be read, .*--damage keep"
     with pytest.raises(DatasetError, match=says):
         list_members(path)
     found = list_members(path, damaged=True)
@@ -158,7 +158,7 @@ def test_tars_of_zeros_and_of_parts_of_blocks_are_damaged(tmp_path: Path) -> Non
     (tmp_path / "zeros.tar").write_bytes(bytes(10240))
     (tmp_path / "part.tar").write_bytes(WHOLE[:MIDDLE] + WHOLE[END + 100 :])
     for name, says in (("zeros", "zero from end to end"), ("part", "so part of it is missing; 6 of its files")):
-        with pytest.raises(DatasetError, match=rf"{name}\.tar is damaged, or no archive .*{says}"):
+        with pytest.raises(DatasetError, match=rf"{name}\.tar is damaged, or not an archive .*{says}"):
             list_members(tmp_path / f"{name}.tar")
 
 

@@ -108,7 +108,7 @@ def test_a_member_that_would_fill_the_disk_is_not_unpacked(tmp_path, monkeypatch
 def test_a_name_that_no_file_can_have_is_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as packed:
         packed.writestr(f"a/{'x' * 300}.png", picture(0))
-    with pytest.raises(DatasetError, match=r"a\.zip holds a file whose name 'x+'\.\.\. has more than 255 bytes"):
+    with pytest.raises(DatasetError, match=r"a\.zip contains a file whose name 'x+'\.\.\. has more than 255 bytes"):
         list_members(tmp_path / "a.zip")
 
 

@@ -188,7 +188,7 @@ def test_a_file_that_is_gone_or_changes_while_it_is_judged_is_an_outage(raw, ser
     with pytest.raises(OutageError, match="changes while it is read"):
         run(server.url, tmp_path / "changing", pauses_s=())
     server.answer = lambda request, body: 404 if (request.method, request.name) == ("GET", "train/a/text.mp4") else body
-    with pytest.raises(OutageError, match="though it was listed"):
+    with pytest.raises(OutageError, match="although it was listed"):
         run(server.url, tmp_path / "gone", pauses_s=())
 
 
@@ -303,7 +303,7 @@ def test_a_list_at_a_url_deletes_and_reads_no_file_here(raw, server, tmp_path, r
     named = row.format(victim=victim)
     (raw / "list.csv").write_text(f"path,label\ntrain/a/one.mp4,x\n{named},y\n")
     list_files(raw)
-    with pytest.raises(DatasetError, match=r"1 files of its sources are not below .*Take them out of the list|missing"):
+    with pytest.raises(DatasetError, match=r"1 source files are not below .*Take them out of the list|missing"):
         run(server.url, tmp_path / "out", max_rejects=0)
     assert victim.read_text() == "precious"
 

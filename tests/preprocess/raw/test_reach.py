@@ -66,7 +66,7 @@ def test_an_archive_deletes_no_file_outside(tmp_path: Path, mark: str, up: int) 
     members = {"good.png": PICTURE, f"{mark}/q.png": PICTURE, "list.csv": f"path,label\ngood.png,x\n{row},x\n".encode()}
     tar_of(root / "a.tar", members)
     before = snapshot(home)
-    with pytest.raises(DatasetError, match=r"1 files of its sources are not below|cannot be used, of which 1 are"):
+    with pytest.raises(DatasetError, match=r"1 source files are not below|cannot be used, and 1 of them are"):
         run(root, tmp_path / "out", max_rejects=0)
     assert snapshot(home) == before
 
@@ -129,7 +129,7 @@ def test_lists_and_links_lead_out_only_if_this_is_meant(tmp_path: Path, dataset:
     write_list(root, dataset, path)
     with (
         open_raw_tree(root) as tree,
-        pytest.raises(DatasetError, match=r"1 files of its sources are not below .*--outside"),
+        pytest.raises(DatasetError, match=r"1 source files are not below .*--outside"),
     ):
         find_dataset(tree, DATASETS[dataset])
     with open_raw_tree(root, outside_root=True) as tree:
@@ -177,7 +177,7 @@ def test_a_url_has_no_outside(tmp_path: Path) -> None:
     (tmp_path / "files.txt").write_text("")
     with (
         serving(tmp_path) as server,
-        pytest.raises(ValueError, match="leave --outside-root out"),
+        pytest.raises(ValueError, match="leave out --outside-root"),
         open_raw_tree(server.url, outside_root=True),
     ):
         pass

@@ -111,7 +111,7 @@ def test_what_cannot_be_added_to_is_refused_before_any_work(raw: Path, tmp_path:
     def smaller(root: Path) -> Any:
         return replace(DATASETS["image-folder"](root), encoder=ImageEncoder(short_side=16))
 
-    with pytest.raises(DatasetError, match=r"made with other settings \(encoder.short_side"):
+    with pytest.raises(DatasetError, match=r"written with different settings \(encoder.short_side"):
         add_sources(smaller, raw, tmp_path / "out", workers=0, as_is=True)
     words = ["shards", "image-folder", "--root", str(raw), "--out", str(tmp_path / "out"), "--as-is"]
     assert CliRunner().invoke(app, [*words, "--append", "--overwrite"]).exit_code != 0

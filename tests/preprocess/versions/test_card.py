@@ -140,7 +140,7 @@ def test_a_card_overwrites_no_file_that_it_did_not_write(tmp_path):
     assert (split / "README.md").read_bytes() == first
     (split / "README.md").write_bytes(first.replace(b"Licence", b"License"))
     assert not renew_card(split)
-    with pytest.raises(DatasetError, match=r"or was changed since"):
+    with pytest.raises(DatasetError, match=r"or has changed since"):
         write_card(split)
     (split / "README.md").write_bytes(first)
     (split / "croissant.json").write_text('{"@context": {}}')

@@ -167,7 +167,7 @@ def test_targets_of_which_nothing_would_be_left_change_nothing(tmp_path: Path) -
     few = Manifest.load(tmp_path / "few-1")
     store_targets(tmp_path / "few-1", tmp_path / "few-targets")
     before = contents(tmp_path)
-    with pytest.raises(ValueError, match=r"few-targets has no other samples than these; delete the split instead"):
+    with pytest.raises(ValueError, match=r"few-targets has no samples besides these; delete the split instead"):
         erase(train, few.keys(range(len(few))))
     assert contents(tmp_path) == before
 

@@ -112,7 +112,9 @@ def test_the_same_call_again_changes_nothing_and_other_settings_are_refused(tmp_
     before = contents(tmp_path)
     assert divide(split, 0.2) == made
     assert contents(tmp_path) == before
-    with pytest.raises(DatasetError, match=r"other settings \(share was 0.2, here 0.3\); use these, or another --out"):
+    with pytest.raises(
+        DatasetError, match=r"different settings \(share was 0.2, here 0.3\); use these, or a different --out"
+    ):
         divide(split, 0.3)
     with pytest.raises(DatasetError, match=r"is held out of ../train itself; split that one"):
         divide(val, 0.5)
@@ -120,7 +122,7 @@ def test_the_same_call_again_changes_nothing_and_other_settings_are_refused(tmp_
         divide(split, 0.2, out=split)
     other = written(tmp_path / "b" / "train", 100)
     written(tmp_path / "b" / "val", 200)
-    with pytest.raises(DatasetError, match=r"there is a validation split in .* already, which was not held out of"):
+    with pytest.raises(DatasetError, match=r"already contains a validation split that was not held out of"):
         divide(other, 0.5)
     with pytest.raises(DatasetError, match=r"has no field 'speaker' \(--val-by\); it has 'number'; also accepted are"):
         divide(other, 0.5, by="speaker", out=tmp_path / "c")
@@ -275,9 +277,9 @@ def test_a_few_of_each_label_are_taken_and_the_split_keeps_them(tmp_path: Path) 
 
 def test_few_are_refused_where_there_is_nothing_to_take(tmp_path: Path) -> None:
     split = of_groups(tmp_path / "train", [(i, -1) for i in range(4)])
-    with pytest.raises(DatasetError, match="has no labelled sample; --few takes some of each label"):
+    with pytest.raises(DatasetError, match="has no labelled samples; --few takes some from each label"):
         take_few(split, 2)
-    with pytest.raises(ValueError, match="few=0 must be the number of samples of each label, 1 or more"):
+    with pytest.raises(ValueError, match="few must be the number of samples per label, at least 1, got 0"):
         take_few(split, 0)
     with pytest.raises(DatasetError, match="cannot be its own validation split"):
         take_few(split, 2, out=split)
@@ -290,5 +292,5 @@ def test_a_split_of_few_and_one_that_was_held_out_do_not_replace_each_other(tmp_
     for make in (lambda: divide(split, 0.3, out=few), lambda: take_few(split, 2, seed=1, out=few)):
         with pytest.raises(DatasetError, match=r"few-2 has 2 samples of each label by the seed 0 of .* already"):
             make()
-    with pytest.raises(DatasetError, match=r"val has what was held out of .* already; choose another folder"):
+    with pytest.raises(DatasetError, match=r"val has what was held out of .* already; choose a different folder"):
         take_few(split, 2, out=val)

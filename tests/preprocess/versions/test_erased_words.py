@@ -214,7 +214,7 @@ def test_a_caption_with_an_unknown_word_is_refused(tmp_path: Path) -> None:
     make_shards("image-text-folder", tmp_path / "raw", tmp_path / "more", settings=settings, workers=0, as_is=True)
     manifest = Manifest.load(tmp_path / "more/train")
     (long,) = [i for i in range(8) if "3" in manifest.sources()[i].as_py()]
-    with pytest.raises(DatasetError, match="has words that its tokens do not tell"):
+    with pytest.raises(DatasetError, match="has words that cannot be recovered from its tokens"):
         erase(tmp_path / "more/train", [manifest.key(long)], words=True)
 
 
@@ -287,7 +287,7 @@ def test_a_tokenizer_that_is_not_trained_here_is_refused(tmp_path: Path) -> None
 def test_what_a_killed_append_has_left_may_have_the_words(tmp_path: Path) -> None:
     out = job(tmp_path, "wordpiece")
     shutil.copytree(out / "val", out / ".adding-0123456789abcdef/val")
-    with pytest.raises(DatasetError, match=r"is what a killed `maskstream shards --append` has left, and may have"):
+    with pytest.raises(DatasetError, match=r"was left by a killed `maskstream shards --append` and may contain"):
         erase(out / "train", [key_of(out / "train")], words=True)
 
 

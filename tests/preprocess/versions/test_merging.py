@@ -86,7 +86,7 @@ def test_a_merged_split_is_removed_from_appended_to_merged_and_moved(tmp_path: P
     nested = tmp_path / "deep" / "nested"
     assert merge(nested, [out, written(tmp_path / "e", 400)]) == Merged(version=1, samples=24, shards=8)
     assert verify(nested).problems == []
-    with pytest.raises(DatasetError, match="is a split with shards of its own"):
+    with pytest.raises(DatasetError, match="is a split with its own shards"):
         merge(out, [one, other])
     moved = tmp_path / "moved"
     moved.mkdir()
@@ -149,7 +149,7 @@ def test_what_was_removed_from_it_stays_removed_when_its_splits_change(tmp_path:
     assert removed() >= {"k101", "k3", "k0"}
     append(one, written(tmp_path / "again", 70))
     erase(other, ["k105"])
-    with pytest.raises(DatasetError, match="removed samples, and its splits have got or lost samples since"):
+    with pytest.raises(DatasetError, match="removed samples, and its splits have gained or lost samples since"):
         merge(out, [other, one])
 
 
@@ -175,7 +175,7 @@ def test_what_does_not_fit_is_refused_with_what_differs(tmp_path: Path) -> None:
             (100, {"profile": "q"}, "has the profile 'q'"),
             (100, {"settings": {"encoder": {"size": 3}}}, "was encoded with {'size': 3}, and"),
             (100, {"names": ("x", "z")}, r"has the labels 'x', 'z' \(2\), and .* has 'x', 'y' \(2\)"),
-            (4, {}, "2 keys are in more than one split, 'k4' in both .*/a and .*/b4: 'k4', 'k5'"),
+            (4, {}, "2 keys are in more than one split, for example 'k4' in both .*/a and .*/b4: 'k4', 'k5'"),
         )
     ):
         other = written(tmp_path / f"b{number}", first, **changes)  # type: ignore[arg-type]

@@ -94,7 +94,7 @@ def test_steps_are_the_batches_that_were_trained_on(trained: tuple[Path, Path, l
     assert [digests(run, step + 1) for step in range(6)] == seen
     shutil.copytree(split, split.with_name("moved"))
     assert digests(run, 4, data=split.with_name("moved")) == seen[3]
-    with pytest.raises(ResumeError, match="version 3 of .* has different samples from the run"):
+    with pytest.raises(ResumeError, match=r"version 3 of .* has different samples from the run"):
         replay(run, 1, version=3)
 
 
@@ -231,7 +231,7 @@ def test_the_command_draws_steps_and_the_worst(run: Path) -> None:
     [
         (["--step", "7"], "the run in .* has steps 1 to 6"),
         (["--step", "1", "--rank", "1"], "had ranks 0 to 0"),
-        ([], "name a step with --step, or ask for some with --worst"),
+        ([], "choose a step with --step, or select steps with --worst"),
     ],
 )
 def test_what_there_is_not_is_refused(run: Path, options: list[str], said: str) -> None:

@@ -144,7 +144,10 @@ class ShownField:
             described = json.loads(reader.manifest.store.read(*member))
             names = described.get("field_names", []) if isinstance(described, dict) else None
             if not isinstance(names, list) or (names and len(names) != len(reader.statistics.mean)):
-                raise DataError(f"field_names are {names!r}, not the names of {len(reader.statistics.mean)} channels")
+                raise DataError(
+                    f"field_names are {names!r}, but there must be one name for each of "
+                    f"{len(reader.statistics.mean)} channels"
+                )
         names = [str(name) for name in names]
         if not names:
             return cls(statistics=reader.statistics, name="normals", channels=())

@@ -234,7 +234,9 @@ def encode_data_uri(image: UInt8, *, lossless: bool = False) -> str:
     turned = cv2.cvtColor(image, cv2.COLOR_RGB2BGR if image.shape[2] == 3 else cv2.COLOR_RGBA2BGRA)
     ok, data = cv2.imencode(".webp", turned, [cv2.IMWRITE_WEBP_QUALITY, 101 if lossless else WEBP_QUALITY])
     if not ok:
-        raise ValueError(f"an image of shape {image.shape} cannot be written as WebP (at most 16383 pixels a side)")
+        raise ValueError(
+            f"an image of shape {image.shape} cannot be written as WebP (the limit is 16383 pixels per side)"
+        )
     return "data:image/webp;base64," + base64.b64encode(data.tobytes()).decode("ascii")
 
 

@@ -239,6 +239,6 @@ class ImageTextFigures:
     ) -> Picture:
         """Draw the image of a row, or of another batch, dark except for the segment."""
         if batch.segment is None:
-            raise ValueError("a batch without segments has none to show; pass segments=True to the loader")
+            raise ValueError("the batch has no segments to show; pass segments=True to the loader")
         pixels, shown = (image or batch).image[i].cpu().numpy(), batch.segment[i].cpu().numpy()
         return picture(make_darker(pixels, ~shown), f"{caption or 'segment'} in {batch.key[i]}", caption)

@@ -219,7 +219,7 @@ def read_steps(run: Path) -> list[StepMetrics]:
     """Return the metrics of a run's steps; raise ValueError if there are none."""
     metrics = read_metrics(run / "metrics.jsonl")
     if not metrics:
-        raise ValueError(f"{run} has no metrics.jsonl with a step in it; pass the folder that `maskstream train` wrote")
+        raise ValueError(f"{run} has no metrics.jsonl with a step in it; pass a folder written by `maskstream train`")
     return metrics
 
 
@@ -245,7 +245,7 @@ def evaluate_run_once(
     for split in splits:
         check_modality(recipe, split)
         if min(clips, len(split)) < 1:
-            raise ValueError(f"a report shows 1 or more clips, but {split} has none to show, or clips=0 was given")
+            raise ValueError(f"a report needs at least one clip, but {split} has none, or clips=0 was passed")
     weights = run_weights(run)
     for split in splits:
         check_unseen(split, runs=[run], same_split=same_split)
@@ -342,7 +342,7 @@ def run_curves(metrics: Sequence[StepMetrics], of: TrainingLoss | None) -> RunCu
     """
     rows = sorted((row for row in metrics if not row.skipped), key=lambda row: row.step)
     if not rows:
-        raise ValueError("the metrics hold no step; train at least one step before writing a report")
+        raise ValueError("the metrics contain no step; train at least one step before writing a report")
     steps, loss, lr, rate, wait = np.array(
         [(row.step, row.loss, row.lr, row.clips_per_s, row.data_wait_share) for row in rows], dtype=np.float64
     ).T
