@@ -229,7 +229,8 @@ def _find_leaked(
     if theirs.media != own.media:
         raise ValueError(
             f"{own.manifest} contains {' and '.join(own.media)}, but {theirs.manifest} contains "
-            f"{' and '.join(theirs.media)}: leaks can only be found within one medium. Choose a different component=, or remove the split from against="
+            f"{' and '.join(theirs.media)}: leaks can only be found within one medium. "
+            "Choose a different component=, or remove the split from against="
         )
     leaked = {}
     rest = [place for place in range(len(own)) if place not in gone]
