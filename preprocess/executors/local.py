@@ -332,9 +332,7 @@ class _Processes(Generic[TaskT, RecordT]):
         if isinstance(event, Crashed):
             self._crashes[event.task.name, event.unit] += 1
             if self._crashes[event.task.name, event.unit] > CRASHES:
-                raise WorkerDiedError(
-                    f"{event.task.name}: {event.unit} {event.reason}, and was tried again all the same"
-                )
+                raise WorkerDiedError(f"{event.task.name}: {event.unit} {event.reason}, but was tried again")
             self._waiting.appendleft((event.task, worker.deaths))
         if isinstance(event, Finished) and self._waiting:
             worker.give(*self._waiting.popleft())

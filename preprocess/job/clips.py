@@ -83,7 +83,7 @@ class Cutter:
         legal = {SCENES: VIDEO, TRANSNET: VIDEO, SILENCE: ("audio",)}.get(self.clips.by, _TIMED)
         if raw.modality not in legal:
             raise DatasetError(
-                f"clips={self.clips.by!r} cuts {', '.join(legal)}, but {raw.name} is {raw.modality}; leave --clips out"
+                f"clips={self.clips.by!r} cuts {', '.join(legal)}, but {raw.name} is {raw.modality}; leave out --clips"
             )
         if strange := next((s for own in raw.splits.values() for s in own if _is_no_file(s)), None):
             raise DatasetError(

@@ -47,7 +47,7 @@ def check_machine(error: BaseException) -> None:
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.errno in NEVER_OF_BYTES:
-            raise OutageError(f"this machine cannot go on ({cause.strerror})") from error
+            raise OutageError(f"this machine cannot continue ({cause.strerror})") from error
         cause = cause.__cause__
     if lacking := _find_lacking():
         raise OutageError(f"this process has too little left of its {lacking}") from error

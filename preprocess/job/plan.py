@@ -214,7 +214,7 @@ def describe_job(sources: Sequence[Source], encoder: Encoder, samples_per_shard:
     """
     for source in sources:
         if not source.id.isascii() and not is_unicode(source.id):
-            raise DatasetError(f"{source.path}: the id {source.id!a} has half of a character; write it as UTF-8")
+            raise DatasetError(f"{source.path}: the id {source.id!a} contains half a character; write it as UTF-8")
     digest = xxhash.xxh3_128()
     for line in sorted(f"{source.id}\t{source.label}\t{source.window}{_format_more(source)}\n" for source in sources):
         digest.update(line.encode())

@@ -189,7 +189,7 @@ def _measure_end(path: Path, modality: str) -> dict[str, Any]:
         with open_media(path) as container:
             return {"end_s": _round_seconds(container.duration), "seeks": False}
     except (av.FFmpegError, ValueError) as error:
-        raise RejectError("open", f"is no sound that FFmpeg can open ({error})") from error
+        raise RejectError("open", f"is not audio that FFmpeg can open ({error})") from error
 
 
 def _round_seconds(duration: int | None) -> float | None:
@@ -240,7 +240,7 @@ class ScanLedger:
         """Return the record of a finished task."""
         found = self.stands(task)
         if found is None:
-            raise DatasetError(f"{task.name} in {self.output.location} is gone; run the same command again")
+            raise DatasetError(f"{task.name} in {self.output.location} is missing; run the same command again")
         return found
 
 

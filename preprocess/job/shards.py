@@ -205,7 +205,7 @@ def _check_reach(tree: RawTree, found: Dataset) -> None:
     path = next(path for path in first.files if path in strange)
     remedy = "Move them there; or, if you trust who made the list, add --outside-root (outside_root=True)"
     if is_url(tree.root):
-        remedy = "Take them out of the list"
+        remedy = "Remove them from the list"
     raise DatasetError(
         f"{found.name}: {len(strange)} source files are not below {tree.root}, such as {path} of {first.id!r}: a list "
         f"or a link leads out. {remedy}"

@@ -200,8 +200,8 @@ class SplitJob:
             raise ResumeError(
                 f"{self.folder} has {versions[-1]} versions (samples were removed, appended, held out), and its index "
                 f"would be written as version 1 again; if {DATASET_JSON} is damaged, copy "
-                f"{VERSIONS}/{versions[-1]}.json to it, else choose a different output folder, or start over with "
-                "overwrite"
+                f"{VERSIONS}/{versions[-1]}.json to it; otherwise choose a different output folder, or start over "
+                "with overwrite"
             )
 
     def _take_split(self) -> None:
@@ -347,7 +347,7 @@ class SplitJob:
                 for task, found in zip(some, pool.map(lambda one: self._records.stands(one, sizes), some), strict=True):
                     if found is None:
                         raise UnfinishedError(
-                            f"{self.folder}: the record of {task.name} is gone; run the same command again"
+                            f"{self.folder}: the record of {task.name} is missing; run the same command again"
                         )
                     if found.effort is not None:
                         self._efforts.setdefault(task.name, found.effort)

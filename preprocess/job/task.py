@@ -120,7 +120,7 @@ def write_task(task: ShardTask, report: Report) -> WrittenShard:
     with task.files.at_hand() as hand, closing(_samples(task, hand, rejects, sources, counted)) as samples:
         first = next(samples, None)
         if first is None and task.sha256 is not None:
-            raise ShardError(f"{task.name}: none of its sources can be used now, so the damaged shard is not replaced")
+            raise ShardError(f"{task.name}: none of its sources can be used now, so the damaged shard was not replaced")
         shard = None if first is None else write_shard(task.path, chain([first], samples), task.sha256)
     for source in task.sources:
         if source.kept is not None:

@@ -145,7 +145,9 @@ class Archive:
                 ) from error
             raise OutageError(f"{member.name!r}: {error}") from error
         if left and self.is_zip:
-            raise _make_damage_error(member, "open", f"has another size in {self.path.name} than its list says")
+            raise _make_damage_error(
+                member, "open", f"has a different size in {self.path.name} from the one in its list"
+            )
         if left:
             raise OutageError(f"{self.path} does not contain {member.name!r} as listed; is it still being written?")
         return digest.hexdigest()

@@ -228,7 +228,7 @@ def _keep_list(path: Path) -> Iterator[None]:
         yield
     except (OSError, StoreError) as error:
         raise OutageError(
-            f"{cache_folder()} cannot hold the list of {path} ({error}); pass another folder with {CACHE}"
+            f"{cache_folder()} cannot hold the list of {path} ({error}); pass a different folder with {CACHE}"
         ) from error
 
 

@@ -159,7 +159,7 @@ class _Fetched(Hand):
             return path
         name = path.relative_to(self._files.tree).as_posix()
         if not is_inside(name):
-            raise DatasetError(f"{path} leads out of the raw data; remove it from the list that contains it")
+            raise DatasetError(f"{path} points outside the raw data; remove it from the list that contains it")
         return self._folder / name
 
     def _is_own(self, path: Path) -> bool:

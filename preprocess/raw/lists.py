@@ -338,9 +338,9 @@ def _choose_converter(texts: Sequence[str]) -> Callable[[str], Any]:
 def _check_held(row: ListRow, column: str, given: object, number: object) -> None:
     """Raise DatasetError if converting `given` changed its value, or no sample can store the result."""
     if isinstance(number, int) and not -(1 << 63) <= number < 1 << 63:
-        raise row.error(f"the {column} {short(given)}, and int64 holds whole numbers up to 9223372036854775807")
+        raise row.error(f"the {column} {short(given)}, but int64 only holds whole numbers up to 9223372036854775807")
     if isinstance(number, float) and math.isinf(number) and given != number:
-        raise row.error(f"the {column} {short(given)}, and float64 holds numbers up to 1.8e308")
+        raise row.error(f"the {column} {short(given)}, but float64 only holds numbers up to 1.8e308")
     if (
         isinstance(given, str)
         and isinstance(number, float)
@@ -348,8 +348,8 @@ def _check_held(row: ListRow, column: str, given: object, number: object) -> Non
         and int(given) != number
     ):
         raise row.error(
-            f"the {column} {short(given)} among fractions, and float64 holds each whole number up to {1 << 53} only",
-            "Put identifiers into a column without fractions",
+            f"the {column} {short(given)} among fractions, but float64 holds every whole number only up to {1 << 53}",
+            "Put identifiers in a column without fractions",
         )
 
 

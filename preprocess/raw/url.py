@@ -99,7 +99,7 @@ def _stream_state(client: ObjectStore, key: str, to: Path | None) -> FileState:
             if file is not None:
                 file.write(data)
     if not size == found.range[1] == found.meta["size"]:
-        raise IncompleteError(f"{size} of {found.meta['size']} bytes of {key} came")
+        raise IncompleteError(f"{size} of {found.meta['size']} bytes of {key} arrived")
     return FileState(size_bytes=size, mtime_ns=_read_age(found.meta), xxh3_64=digest.hexdigest())
 
 

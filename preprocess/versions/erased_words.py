@@ -26,7 +26,7 @@ from maskstream.shards.members.text import JSON, TEXT, TEXTS, TOKENS
 Rows = npt.NDArray[np.int64]
 
 _WITHIN = "##"
-_AGAIN = "leave --words out, or make the split again without the samples: `maskstream shards ... --overwrite`"
+_AGAIN = "leave out --words, or write the split again without the samples: `maskstream shards ... --overwrite`"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

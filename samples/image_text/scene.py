@@ -40,9 +40,11 @@ def draw_scene(source: Source) -> DrawnScene:
         if not 1 <= side <= LARGEST or any(len(one) != 4 for one in things):
             raise ValueError(f"a side of {side} pixels and things {things}")
     except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise RejectError("decode", f"is no scene with a side, things and what phrases are of ({error!r})") from error
+        raise RejectError(
+            "decode", f"is not a scene with a side, things and the things of its phrases ({error!r})"
+        ) from error
     if not all(0 <= one < len(things) for one in of):
-        raise RejectError("check", f"its phrases are of the things {of}; there are {len(things)}")
+        raise RejectError("check", f"its phrases refer to the things {of}, but there are {len(things)}")
     pixels = np.full((side, side, 3), 255, np.uint8)
     segments = np.zeros((len(things), side, side), np.bool_)
     boxes = []
@@ -50,7 +52,7 @@ def draw_scene(source: Source) -> DrawnScene:
         thing, shape = _cut_thing(path, longer)
         height, width = shape.shape
         if not (0 <= x <= side - width and 0 <= y <= side - height):
-            raise RejectError("check", f"a thing of {width}x{height} pixels at {x}, {y} is not in {side}x{side}")
+            raise RejectError("check", f"a thing of {width}x{height} pixels at {x}, {y} does not fit in {side}x{side}")
         pixels[y : y + height, x : x + width] = thing
         segments[n, y : y + height, x : x + width] = shape
         boxes.append([x, y, x + width, y + height])

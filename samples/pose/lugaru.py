@@ -61,13 +61,13 @@ def read_lugaru(path: Path) -> Motion:
     check_source_file(path)
     data = path.read_bytes()
     if len(data) < _HEADER.itemsize:
-        raise RejectError("open", f"has {len(data)} bytes, too few for a motion of Lugaru")
+        raise RejectError("open", f"has {len(data)} bytes, too few for a Lugaru motion")
     frames, joints = map(int, np.frombuffer(data, _HEADER, 1)[0])
     if joints != len(JOINTS) or frames < 1 or _HEADER.itemsize + frames * _KEY.itemsize > len(data):
         raise RejectError(
             "decode",
-            f"is no motion of Lugaru, or truncated: it declares {frames} key poses of {joints} joints in {len(data)} "
-            f"bytes; {len(JOINTS)} joints and {_KEY.itemsize} bytes a key pose are legal",
+            f"is not a Lugaru motion, or is truncated: it declares {frames} key poses of {joints} joints in "
+            f"{len(data)} bytes; expected {len(JOINTS)} joints and {_KEY.itemsize} bytes per key pose",
         )
     keys = np.frombuffer(data, _KEY, frames, offset=_HEADER.itemsize)
     speed = keys["speed"].astype(np.float64)

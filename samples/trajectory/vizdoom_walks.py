@@ -162,7 +162,7 @@ def _walk_to_item(game: Any, rng: np.random.Generator, frames: int) -> Walk:
         state, before = game.get_state(), here
         here = _seen(game)
         if np.linalg.norm(here[:2] - before[:2]) > _JUMP_M:
-            raise StuckError("it was moved to another place of the map")
+            raise StuckError("it was moved to a different place on the map")
         if n >= _STUCK_FRAMES and np.linalg.norm(here[:2] - path[-_STUCK_FRAMES][:2]) < _STUCK_M:
             raise StuckError(f"it moved less than {_STUCK_M} m in {_STUCK_FRAMES} frames")
         path.append(build_level_pose(here[:3], float(here[3])))

@@ -137,6 +137,6 @@ def test_a_folder_without_a_split_and_a_modality_without_a_loader_are_refused(tm
     pictures = Manifest.load(write_split("image", tmp_path))
     smells = replace(pictures, info=pictures.info | {"modality": "smells"})
     with pytest.raises(
-        ShardError, match="holds smells shards, which have no loader; choose from video, audio, audiovisual"
+        ShardError, match="contains smells shards, which have no loader; choose from video, audio, audiovisual"
     ):
         modality_of(smells)

@@ -54,7 +54,9 @@ def test_a_file_of_keys_that_cannot_be_read_and_a_split_that_is_given_twice(
     ):
         assert run(monkeypatch, command, split, option, tmp_path / name) == 2
         said = capsys.readouterr().err
-        assert f"{option} {tmp_path / name} cannot be read ({why}); pass a text file with the key of a sample" in said
+        assert (
+            f"{option} {tmp_path / name} cannot be read ({why}); pass a text file with one sample key per line" in said
+        )
     for command in (("append", split, split), ("merge", tmp_path / "all", split, split)):
         assert run(monkeypatch, *command) == 1
         assert f"{split} was passed twice; pass each split once" in capsys.readouterr().err

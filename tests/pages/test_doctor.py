@@ -202,7 +202,7 @@ def test_what_cannot_be_examined_is_said():
         alignment(moments, 1, each_pixel(12).seen(1.0))
     with pytest.raises(ValueError, match="none of 12 parts stays visible"):
         alignment(moments, 1, each_pixel(12).seen(0.99, exact=True))
-    with pytest.raises(ValueError, match="has 4 values, the samples 12"):
+    with pytest.raises(ValueError, match="has 4 values, but the samples have 12"):
         alignment(moments, 1, each_pixel(4).seen(0.5))
     with pytest.raises(ValueError, match="all samples are equal"):
         alignment(Moments.of([(np.ones((4, 3)), np.arange(4))]), 1)

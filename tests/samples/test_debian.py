@@ -30,7 +30,7 @@ def test_plain_parts_are_chosen_by_category(tmp_path, monkeypatch):
     assert {split: len(sources) for split, sources in chosen.items()} == {"train": 6, "val": 2}
     assert {int(s.path.stem) // 10 for s in chosen["train"]} == {0, 1}
     assert all(int(s.path.stem) // 10 == s.label for sources in chosen.values() for s in sources)
-    with pytest.raises(DatasetError, match="0 parts of the category 'Brick'"):
+    with pytest.raises(DatasetError, match="0 parts in the category 'Brick'"):
         bricks._parts(tmp_path / "ldraw-parts-free" / "nothing", *wanted)
 
 

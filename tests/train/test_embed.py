@@ -134,7 +134,7 @@ def test_what_cannot_be_embedded_is_said_and_leaves_nothing(tmp_path):
     for wrong, said in [
         ({"dtype": "bfloat16"}, "must be 'float32' or 'float16', got 'bfloat16'"),
         ({"batch_size": 0}, "at least 1"),
-        ({"out": tmp_path / "out" / "f.csv"}, "does not end in .parquet"),
+        ({"out": tmp_path / "out" / "f.csv"}, "must end in .parquet"),
     ]:
         options = {"out": tmp_path / "out" / "f.parquet", "device": CPU, **wrong}
         with pytest.raises(ValueError, match=said):

@@ -148,7 +148,12 @@ MISTAKES = (
         "also accepted are source",
     ),
     ("split shards --val 0.3", "shards contains the splits train", "one of them", "such as shards/train"),
-    ("remove shards/train --keys nokeys.txt", "nokeys.txt cannot be read", "a text file with the key", "give"),
+    (
+        "remove shards/train --keys nokeys.txt",
+        "nokeys.txt cannot be read",
+        "pass a text file",
+        "one sample key per line",
+    ),
     ("inspect raw", "no dataset.json in raw", "finished split", "create one from raw data with `maskstream shards"),
     ("verify shards", "shards contains the splits", "one of them", "such as shards/train"),
     ("flow texts/train", "contains text shards", "this loader reads video shards", "open it with text_loader"),
@@ -169,9 +174,9 @@ MISTAKES = (
         "preview shards/train --mask ownmask:Loud",
         "cannot be drawn on the tokens of video",
         "which have no spectrogram",
-        "allowed are none",
+        "choose from none",
     ),
-    ("preview texts/train --mask tube", "'tube' cannot be drawn on the tokens of text", "m3ae-text", "allowed are"),
+    ("preview texts/train --mask tube", "'tube' cannot be drawn on the tokens of text", "m3ae-text", "choose from"),
     ("preview shards/train --set clip.size=30", "height=30", "positive multiple of 16", "16 and 32 are"),
     ("bench shards/train --set clip.frames=0", "got 0", "at least 1", "frames must be an integer"),
     # Training
@@ -190,14 +195,14 @@ MISTAKES = (
     ),
     (
         "train audiomae-tiny --data shards/train",
-        "holds video",
+        "contains video",
         "is for audio",
         "`maskstream recipes` lists those for video",
     ),
     ("train videomae-tiny --data both --out new", "cam0.mp4, cam1.mp4", "2 components", "--set component=cam0.mp4"),
     (
         "train videomae-tiny --data both --out new --component cam0.mp4 --component cam1.mp4",
-        "component=('cam0.mp4', 'cam1.mp4') names 2",
+        "component=('cam0.mp4', 'cam1.mp4') specifies 2",
         "reads one video per sample",
         "choose one, such as --component cam0.mp4",
     ),
@@ -238,8 +243,8 @@ MISTAKES = (
     (
         "export shards/train --out new",
         "shards/train/run.json does not exist",
-        "pass the folder",
-        "`maskstream train` wrote",
+        "pass a folder",
+        "written by `maskstream train`",
     ),
     (
         "export run --out new",

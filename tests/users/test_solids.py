@@ -61,7 +61,7 @@ def test_clouds_and_meshes_become_a_run_and_a_report(maskstream: Command, tmp_pa
     probed = maskstream("probe run --data points/train --test points/val --probes linear --seeds 1 --json").json
     assert {one["encoder"] for one in probed["reached"]} == {"pre-trained", "untrained", "inputs"}
     words = maskstream("finetune run --data points/train --test points/val --points part", fails=True).text
-    assert "has no column 'part' of labels" in words
+    assert "has no label column 'part'" in words
     train = "train meshmask-tiny --data surfaces/train --out mesh-run --steps 2"
     assert "use --set model.channels=3 --set model.dims=3" in maskstream(train, fails=True).text
     maskstream(f"{train} --set model.channels=3 --set model.dims=3 --set batch_size=2")

@@ -34,14 +34,14 @@ from .weights import NO_BYTES, FileSum, RunFileError, find_files
 log = logging.getLogger(__name__)
 
 MODEL = "model.safetensors"
-_REWRITE = "the command `maskstream train` of this run writes it again, also where all steps are done"
+_REWRITE = "rerun this run's `maskstream train` command to write it again, even if all steps are done"
 
 
 def run_settings(run: Path) -> Json:
     """Return the contents of a run's run.json; raise ValueError if it is missing or damaged."""
     path = run / "run.json"
     if not path.exists():
-        raise ValueError(f"{path} does not exist; pass the folder that `maskstream train` wrote")
+        raise ValueError(f"{path} does not exist; pass a folder written by `maskstream train`")
     try:
         settings = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:

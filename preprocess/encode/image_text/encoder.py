@@ -175,7 +175,7 @@ def read_boxes(meta: Mapping[str, Any], width: int, height: int) -> npt.NDArray[
     try:
         boxes = np.array(meta[BOX], np.float64).reshape(-1, 4)
     except (ValueError, TypeError) as error:
-        raise RejectError("decode", f"its boxes are not x, y, width, height of each phrase ({error})") from error
+        raise RejectError("decode", f"its boxes are not x, y, width, height for each phrase ({error})") from error
     if len(boxes) != phrases:
         raise RejectError("check", f"has {len(boxes)} boxes for {phrases} phrases")
     corners = np.concatenate((boxes[:, :2], boxes[:, :2] + boxes[:, 2:]), axis=1) / [width, height, width, height]

@@ -207,7 +207,7 @@ def _whole(what: str, values: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
     with np.errstate(invalid="ignore"):
         whole = values.astype(np.int32)
     if (changed := whole != values).any():
-        raise RejectError("decode", f"{what} have the value {values[changed][0]}, which is no int32")
+        raise RejectError("decode", f"{what} have the value {values[changed][0]}, which does not fit int32")
     return whole
 
 
@@ -219,16 +219,16 @@ def _find_own_group(file: Any, name: str) -> Any:
     h5py = import_h5py()
     link = file.get(name, getlink=True)
     if not isinstance(link, h5py.HardLink):
-        raise RejectError("open", f"the group {name!r} is a link; only data in the file itself are read")
+        raise RejectError("open", f"the group {name!r} is a link; only data in the file itself can be read")
     group = file[name]
     if not isinstance(group, h5py.Group):
-        raise RejectError("decode", f"{name!r} is no group but a {type(group).__name__}")
+        raise RejectError("decode", f"{name!r} is a {type(group).__name__}, not a group")
     for key in group:
         if not isinstance(group.get(key, getlink=True), h5py.HardLink):
-            raise RejectError("open", f"{name}/{key} is a link; only data in the file itself are read")
+            raise RejectError("open", f"{name}/{key} is a link; only data in the file itself can be read")
         dataset = group[key]
         if isinstance(dataset, h5py.Dataset) and (dataset.external or dataset.is_virtual):
-            raise RejectError("open", f"{name}/{key} lies in other files; only data in the file itself are read")
+            raise RejectError("open", f"{name}/{key} lies in other files; only data in the file itself can be read")
     return group
 
 
@@ -250,12 +250,12 @@ def _held(group: Any, key: str) -> Any:
     """Return a numeric dataset that the file contains completely. Raise RejectError for anything else."""
     dataset = group[key]
     if not isinstance(dataset, import_h5py().Dataset):
-        raise RejectError("decode", f"{key} is no dataset but a {type(dataset).__name__}")
+        raise RejectError("decode", f"{key} is a {type(dataset).__name__}, not a dataset")
     if dataset.dtype.kind not in "biuf" or not dataset.size:
         raise RejectError("decode", f"{key} holds {dataset.dtype} {dataset.shape}; expected numbers, at least one")
     declared, stored = dataset.size * dataset.dtype.itemsize, dataset.id.get_storage_size()
     if declared > max(_FEW_BYTES, _MAX_COMPRESSION * stored):
-        raise RejectError("check", f"{key} declares {declared} bytes, of which the file holds {stored}")
+        raise RejectError("check", f"{key} declares {declared} bytes, but the file contains {stored}")
     return dataset
 
 

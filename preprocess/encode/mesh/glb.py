@@ -48,7 +48,7 @@ def count_glb(data: bytes) -> Expected:
         placed = _count_placed_bytes(file)
         if placed > (most := max(_FEW_BYTES, MEMORY_PER_BYTE * len(data))):
             raise RejectError(
-                "check", f"declares meshes of {placed} bytes in a file of {len(data)}; at most {most} may be"
+                "check", f"declares meshes of {placed} bytes in a file of {len(data)}; the limit is {most}"
             )
         _check_extensions(file)
         for where, part in _parts(file):
@@ -83,11 +83,11 @@ def _check_part(where: str, part: Mapping[str, Any], accessors: list[Any]) -> No
     if part.get("mode", _TRIANGLES) in _MODES:
         return
     if part.get("mode", _TRIANGLES) == _FAN:
-        raise RejectError("open", f"{where} is a fan of triangles, which is not read; save it as triangles")
+        raise RejectError("open", f"{where} is a triangle fan, which is not supported; save it as triangles")
     positions = accessors[part["attributes"]["POSITION"]]
     used = [positions, *([accessors[part["indices"]]] if "indices" in part else [])]
     if any("sparse" in one for one in used):
-        raise RejectError("open", f"{where} has sparse accessors, which are not read; save it without")
+        raise RejectError("open", f"{where} has sparse accessors, which are not supported; save it without them")
     if positions.get("normalized") and positions["componentType"] in (5120, 5121, 5122, 5123):
         raise RejectError(
             "open", f"{where} has normalised positions of {QUANTIZED}, which are not read; save it without"

@@ -79,7 +79,7 @@ def check_surface(vertices: npt.NDArray[Any], faces: npt.NDArray[Any]) -> Surfac
     if not len(faces):
         raise RejectError("decode", "has no faces: it is a point cloud or a truncated file")
     if vertices.ndim != 2 or vertices.shape[1] != 3:
-        raise RejectError("decode", f"has vertices of the shape {vertices.shape}; expected x, y and z of each")
+        raise RejectError("decode", f"has vertices of the shape {vertices.shape}; expected x, y and z for each")
     _check_corners(vertices, faces)
     with np.errstate(over="ignore"):
         places = np.ascontiguousarray(vertices, dtype=np.float32) + np.float32(0)  # -0 becomes 0

@@ -234,7 +234,7 @@ class _Records:
         if len(read) < self.count:
             self._cut_short(len(read))
         if read.shape[1] != len(names):
-            raise RejectError("decode", f"has {read.shape[1]} numbers in a row, and {len(names)} fields in its header")
+            raise RejectError("decode", f"has {read.shape[1]} numbers in a row, but {len(names)} fields in its header")
         rows = np.empty(self.count, self.dtype)
         for number, name in enumerate(names):
             rows[name] = read[:, number]
@@ -382,7 +382,9 @@ def read_ply(path: Path) -> Cloud:
     first, *others = header.elements
     if first.name != "vertex" or any(one.length for one in first.properties):
         what = "vertex with lists" if first.name == "vertex" else first.name
-        raise RejectError("open", f"its first element is {what}; a cloud begins with vertex, a number in each property")
+        raise RejectError(
+            "open", f"its first element is {what}; a cloud must begin with vertex, with one number per property"
+        )
     dtype = np.dtype([(one.name, one.dtype) for one in first.properties])
     rows = _Records(dtype=dtype, count=first.count, begin=header.begin, is_text=not header.order).of(data)
     left_out = [f"element {element.name}" for element in others if element.count]

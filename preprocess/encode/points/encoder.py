@@ -182,7 +182,7 @@ def check_las_header(path: Path) -> None:
     if head[:4] != b"LASF":
         raise RejectError("open", f"is not a LAS file: it begins with {head[:4]!r}")
     if len(head) < 227:
-        raise RejectError("open", f"is truncated: it has {size} bytes, and the header alone takes 227")
+        raise RejectError("open", f"is truncated: it has {size} bytes, but the header alone takes 227")
     header, begin, records = struct.unpack_from("<HII", head, 94)
     row_bytes, points = struct.unpack_from("<HI", head, 105)
     compressed = bool(head[104] & 0x80)

@@ -223,7 +223,7 @@ def _read_line(source: Source) -> Mapping[str, Any]:
     except (ValueError, RecursionError) as error:
         raise RejectError("decode", f"is not valid JSON ({error})") from error
     if not isinstance(fields, dict):
-        raise RejectError("decode", f"is {type(fields).__name__}, no JSON object")
+        raise RejectError("decode", f"is {type(fields).__name__}, not a JSON object")
     return fields
 
 

@@ -103,7 +103,9 @@ def make_depth_member(depth: Sequence[UInt16s], fps: int) -> Member:
         RejectError: The frames differ in size, or do not decode to the original values.
     """
     if len({one.shape for one in depth}) != 1:
-        raise RejectError("encode", f"has depth of the sizes {sorted({one.shape for one in depth})}, not of one")
+        raise RejectError(
+            "encode", f"has depth of different sizes {sorted({one.shape for one in depth})}; all must have one size"
+        )
     height, width = depth[0].shape
     parsed = parse_output(_encode_walk(depth, fps))
     wrong: list[int] = []
@@ -114,7 +116,9 @@ def make_depth_member(depth: Sequence[UInt16s], fps: int) -> Member:
 
     check_slices(parsed, width, height, compare)
     if wrong or len(parsed.key_rank) != len(depth):
-        raise RejectError("check", f"has {len(depth)} frames of depth, of which {wrong or 'some'} do not decode alike")
+        raise RejectError(
+            "check", f"has {len(depth)} frames of depth, of which {wrong or 'some'} do not decode identically"
+        )
     entries = list(range(len(depth)))
     index = build_video_index(parsed, entries, codec="ffv1", fps=float(fps), width=width, height=height)
     return video_member(parsed.data, index)
@@ -159,7 +163,7 @@ class TrajectoryEncoder(ProfiledEncoder):
         """Record and encode a trajectory. Raise RejectError if none is found."""
         walk = made_of(source, Walk)
         if walk is None:
-            raise RejectError("open", "is no walk: nothing says what records it (made_by)")
+            raise RejectError("open", "is not a walk: made_by does not say what records it")
         return self.encoded(walk)
 
     def encoded(self, walk: Walk) -> Encoded:
@@ -173,12 +177,12 @@ class TrajectoryEncoder(ProfiledEncoder):
         height, width = walk.frames[0].shape[:2]
         fit = fitted(width, height, self.video.short_side)
         if fit.scaled != fit.stored:
-            raise RejectError("check", f"of {width}x{height} pixels would be cut, and its depth and lens would not")
+            raise RejectError("check", f"of {width}x{height} pixels would be cropped, but its depth and lens would not")
         with TemporaryDirectory() as folder:
             video = encode_video(write_clip(walk.frames, Path(folder) / "walk.mkv", fps=walk.fps), self.video)
         index = video.index
         if index.n_frames != len(walk.frames):
-            raise RejectError("check", f"has {len(walk.frames)} frames, of which {index.n_frames} are stored")
+            raise RejectError("check", f"has {len(walk.frames)} frames, but only {index.n_frames} are stored")
         across, down = index.width / width, index.height / height
         fx, fy, cx, cy = walk.lens
         members = {

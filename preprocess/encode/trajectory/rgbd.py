@@ -228,7 +228,7 @@ class RgbdEncoder(ProfiledEncoder):
         frames = [_read_colours(files[name]) for name in colours]
         stored = [_read_depth(files[name], frame.shape[:2]) for name, frame in zip(depth, frames, strict=True)]
         if len(sizes := {frame.shape for frame in frames}) != 1:
-            raise RejectError("check", f"has frames of the sizes {sorted(sizes)}, not of one")
+            raise RejectError("check", f"has frames of different sizes {sorted(sizes)}; all must have one size")
         walk = Walk(
             frames=frames,
             depth=[millimetres(one / self.depth_per_m) for one in stored],
@@ -262,11 +262,11 @@ def _read_depth(path: Path, size: tuple[int, ...]) -> UInt16s:
     if (header.height, header.width) != size[:2]:
         raise RejectError(
             "check",
-            f"the depth {path.name} has {header.width}x{header.height} pixels, its colours {size[1]}x{size[0]}; depth "
-            "is registered to colours",
+            f"the depth {path.name} has {header.width}x{header.height} pixels, but its colours have "
+            f"{size[1]}x{size[0]}; depth must be registered to colours",
         )
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.dtype != np.uint16 or pixels.ndim != 2:
         held = "cannot be decoded" if pixels is None else f"holds {pixels.dtype} {pixels.shape}"
-        raise RejectError("decode", f"the depth {path.name} {held}; depth has 16 bits and one channel")
+        raise RejectError("decode", f"the depth {path.name} {held}; depth must have 16 bits and one channel")
     return pixels.astype(np.uint16, copy=False)

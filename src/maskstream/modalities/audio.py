@@ -59,7 +59,7 @@ def figures(data: DataConfig[Any], manifest: Manifest) -> AudioFigures | NoisyFi
     if isinstance(data, NoisyData):
         return NoisyFigures(clip=data.clip)
     if not isinstance(data, AudioData):
-        raise ValueError(f"figures of audio need an AudioData or a NoisyData, got {type(data).__name__}")
+        raise ValueError(f"audio figures need an AudioData or a NoisyData, got {type(data).__name__}")
     return AudioFigures(
         clip=data.clip,
         spectrogram=Spectrogram(features=data.features, frames=data.frames, mean=0.0, deviation=1.0),

@@ -21,7 +21,7 @@ def figures(data: DataConfig[Any], manifest: Manifest) -> PointsFigures:
         manifest: The split.
     """
     if not isinstance(data, PointsData):
-        raise ValueError(f"figures of point clouds need a PointsData, got {type(data).__name__}")
+        raise ValueError(f"point cloud figures need a PointsData, got {type(data).__name__}")
     return PointsFigures(
         tokens=data.tokens, augment=data.augment, manifest=manifest, label_names=label_names(manifest.info)
     )

@@ -39,7 +39,7 @@ def figures(data: DataConfig[Any], manifest: Manifest) -> PoseFigures:
         manifest: The split.
     """
     if not isinstance(data, PoseData):
-        raise ValueError(f"figures of poses need a PoseData, got {type(data).__name__}")
+        raise ValueError(f"pose figures need a PoseData, got {type(data).__name__}")
     rate_hz = component_of(manifest.components, (POSES.name,), data.component).facts["rate_hz"]
     return PoseFigures(clip=data.clip, rate_hz=float(np.median(rate_hz)), label_names=label_names(manifest.info))
 

@@ -24,7 +24,7 @@ def figures(data: DataConfig[Any], manifest: Manifest) -> TextFigures:
         manifest: The split.
     """
     if not isinstance(data, TextData):
-        raise TypeError(f"figures of texts need a TextData, got {type(data).__name__}")
+        raise TypeError(f"text figures need a TextData, got {type(data).__name__}")
     facts = read_tokenizer_facts(manifest.location, manifest.info)
     return TextFigures(
         length=data.length,

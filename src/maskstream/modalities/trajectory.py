@@ -24,7 +24,7 @@ def figures(data: DataConfig[Any], manifest: Manifest) -> TrajectoryFigures:
         manifest: The split.
     """
     if not isinstance(data, TrajectoryData):
-        raise TypeError(f"figures of trajectories need a TrajectoryData, got {type(data).__name__}")
+        raise TypeError(f"trajectory figures need a TrajectoryData, got {type(data).__name__}")
     clip = data.clip
     return TrajectoryFigures(
         grid=data.grids["video"],

@@ -40,7 +40,7 @@ def figures(data: DataConfig[Any], manifest: Manifest) -> VideoFigures:
         manifest: The split.
     """
     if not isinstance(data, VideoData):
-        raise ValueError(f"figures of clips need a VideoData, got {type(data).__name__}")
+        raise ValueError(f"clip figures need a VideoData, got {type(data).__name__}")
     clip = data.clip
     profile = str(manifest.info["profile"])
     one_rate = has_one_rate(manifest, data.component)

@@ -113,7 +113,7 @@ def write_generated(
     Raises:
         ValueError: The run's kind of model cannot generate.
     """
-    recipe = run_recipe(run, "pass the folder that `maskstream train` wrote")
+    recipe = run_recipe(run, "pass a folder written by `maskstream train`")
     check_modality(recipe, data)
     make = GENERATES.get(type(recipe.model))
     if make is None:

@@ -575,7 +575,7 @@ def test_nothing_of_others_is_overwritten(split: Path, tmp_path: Path) -> None:
     page.write_text("<p>mine</p>")
     before = table.read_bytes()
     for out, said in (
-        ("train.html", "is not the list of a curation"),
+        ("train.html", "is not a curation list"),
         ("page.html", "is not a page of maskstream"),
         ("other.parquet", "is the name of the page's list"),
         ("train.parquet/a.html", "cannot be overwritten"),

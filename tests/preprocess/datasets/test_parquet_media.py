@@ -119,7 +119,7 @@ def listed(root, **columns):
             {"image": ["http://x/1.png", "b"]},
             r"the column 'image' of .* is string; each row must contain the bytes of a file",
         ),
-        ({"label": [-5, 3]}, r"train\.parquet: row 0: the label '-5' is none of 4"),
+        ({"label": [-5, 3]}, r"train\.parquet: row 0: the label '-5' is not one of 4"),
     ],
 )
 def test_columns_that_are_odd_are_refused_by_name(tmp_path, columns, message):

@@ -158,7 +158,7 @@ def test_shapenetpart_as_published(tmp_path):
     points = read_npy(PointEncoder().encode(dataset.splits["val"][0]).members["points.npy"].data)
     assert points[:, 6].max() == 2  # the part
     put_all(base, **{"train_test_split/shuffled_val_file_list.json": '["shape_data/0123/x"]'})
-    with pytest.raises(DatasetError, match="of an unknown synset"):
+    with pytest.raises(DatasetError, match="from an unknown synset"):
         DATASETS["shapenetpart"](tmp_path)
 
 

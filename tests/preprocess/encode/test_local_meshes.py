@@ -65,7 +65,7 @@ def test_hdf5_takes_nothing_from_other_files(tmp_path, outside, how):
         attack(file, how, outside)
     with h5py.File(path) as file:  # the attack works
         assert (file["0/velocity"][()] == 1).all()
-    with opened_files(outside) as opened, pytest.raises(RejectError, match="only data in the file itself are read"):
+    with opened_files(outside) as opened, pytest.raises(RejectError, match="only data in the file itself can be read"):
         read_trajectory(path, "0", ["velocity"], [2], 0.1)
     assert opened == []
 

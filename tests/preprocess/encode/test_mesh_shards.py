@@ -178,11 +178,11 @@ def odd(kind):
 @pytest.mark.parametrize(
     ("kind", "reason"),
     [
-        ("group", "cells is no dataset but a Group"),
-        ("type", "cells is no dataset but a Datatype"),
+        ("group", "cells is a G, not a datasetroup"),
+        ("type", "cells is a D, not a datasetatatype"),
         *((kind, "cells holds") for kind in ("text", "complex", "compound", "lists", "empty", "none")),
         ("number", "cells have the shape"),
-        ("fill", "cells declares 12000000000 bytes, of which the file holds 0"),
+        ("fill", "cells declares 12000000000 bytes, but the file contains 0"),
     ],
 )
 def test_odd_contents_of_hdf5_are_rejects(raw, kind, reason):
@@ -198,7 +198,7 @@ def test_odd_contents_of_hdf5_are_rejects(raw, kind, reason):
 @pytest.mark.parametrize(
     ("name", "values", "reason"),
     [
-        ("cells", [[2**33, 1, 2], [1, 3, 2]], "cells have the value 8589934592, which is no int32"),
+        ("cells", [[2**33, 1, 2], [1, 3, 2]], "cells have the value 8589934592, which does not fit int32"),
         ("cells", [[2**32 + 1, 0, 2], [1, 3, 2]], "cells have the value 4294967297"),
         ("cells", [[0.7, 1.5, 2], [1, 3, 2]], "cells have the value 0.7"),
         ("cells", [[np.nan, 1, 2], [1, 3, 2]], "cells have the value nan"),

@@ -151,7 +151,7 @@ def test_files_that_are_no_text_are_rejects(tmp_path):
     (tmp_path / "b.jsonl").write_text("[1]\n{\n")
     with pytest.raises(RejectError, match="is not valid UTF-8"):
         read_document(Source(id="a", path=tmp_path / "a.txt"))
-    with pytest.raises(RejectError, match="is list, no JSON object"):
+    with pytest.raises(RejectError, match="is list, not a JSON object"):
         read_document(Source(id="b", path=tmp_path / "b.jsonl", window=(0, 3)))
     with pytest.raises(RejectError, match="is not valid JSON"):
         read_document(Source(id="b", path=tmp_path / "b.jsonl", window=(4, 5)))
@@ -162,8 +162,8 @@ def test_files_that_are_no_text_are_rejects(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"tokenizer": "train:unigram:400"}, "is no training"),
-        ({"tokenizer": "train:bpe:20"}, "a vocabulary of 300 or more"),
+        ({"tokenizer": "train:unigram:400"}, "does not describe a training run"),
+        ({"tokenizer": "train:bpe:20"}, "a vocabulary of at least 300"),
         ({"words": False, "classes": "x"}, "classes need words"),
     ],
 )
@@ -251,7 +251,7 @@ def test_rows_of_a_parquet_file(tmp_path):
         document = read_document(Source(id="x", path=tmp_path / "train.parquet", window=(row, row + 1)))
         assert document.text == TEXTS[row]
         assert document.meta == {"n": row}
-    with pytest.raises(OutageError, match="has no row 40 any more"):
+    with pytest.raises(OutageError, match="no longer contains row 40"):
         read_document(Source(id="x", path=tmp_path / "train.parquet", window=(40, 41)))
 
 

@@ -179,8 +179,12 @@ def test_lens_depth_and_world_are_those_of_the_lists(root: Path) -> None:
 BROKEN = {
     "depth of 8 bits": ("depth", np.zeros((HEIGHT, WIDTH), np.uint8), "decode: the depth .* holds uint8"),
     "depth of colours": ("depth", np.zeros((HEIGHT, WIDTH, 3), np.uint16), "decode: the depth .* holds uint16"),
-    "depth of another size": ("depth", np.zeros((24, 32), np.uint16), "check: the depth .* has 32x24 pixels, its"),
-    "colours of another size": ("rgb", np.zeros((24, 32, 3), np.uint8), "check: the depth .* has 64x48 pixels, its"),
+    "depth of another size": ("depth", np.zeros((24, 32), np.uint16), "check: the depth .* has 32x24 pixels, but its"),
+    "colours of another size": (
+        "rgb",
+        np.zeros((24, 32, 3), np.uint8),
+        "check: the depth .* has 64x48 pixels, but its",
+    ),
 }
 
 

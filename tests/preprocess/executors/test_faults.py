@@ -43,7 +43,7 @@ def test_sigkill_is_no_verdict(squares):
 
 
 def test_a_task_that_does_not_leave_out_its_unit_ends_the_run(squares):
-    with pytest.raises(WorkerDiedError, match=r"unit 3 killed its process by SIGSEGV, and was tried again"):
+    with pytest.raises(WorkerDiedError, match=r"unit 3 killed its process by SIGSEGV, but was tried again"):
         run(squares, squares.Number("segfault", 3, obeys=False))
 
 

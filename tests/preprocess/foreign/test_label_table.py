@@ -66,7 +66,7 @@ def test_the_command_takes_a_column_and_says_how_many_have_no_label(part, tmp_pa
 
 def test_a_table_of_other_samples_is_refused_with_a_name_of_each(part, tmp_path):
     (tmp_path / "t.csv").write_text("id,label\nsomething,1\n")
-    with pytest.raises(DatasetError, match=r"names none of the samples: .*'something', .*'train/abcdefghijk_000010_"):
+    with pytest.raises(DatasetError, match=r"does not match any sample: .*'something', .*'train/abcdefghijk_000010_"):
         index_tars([part], tmp_path / "out", labels=tmp_path / "t.csv", workers=0)
 
 

@@ -323,7 +323,7 @@ def test_sounds_are_cut_at_pauses(tmp_path):
     whole = sf.read(tmp_path / "raw/b.flac")[0]
     np.testing.assert_array_equal(sf.read(io.BytesIO(bytes(data)))[0], whole[round(3.1 * rate) :])
     film(tmp_path / "raw/d.mp4", [scene(0, 30)])
-    with pytest.raises(DatasetError, match="cuts audio, but folder is video; leave --clips out"):
+    with pytest.raises(DatasetError, match="cuts audio, but folder is video; leave out --clips"):
         run(tmp_path / "raw", tmp_path / "films", clips="silence")
 
 
@@ -377,7 +377,7 @@ def test_what_is_no_clip_is_refused(given, words):
 def test_pictures_have_no_clips(tmp_path):
     (tmp_path / "raw").mkdir()
     cv2.imwrite(str(tmp_path / "raw/a.png"), np.zeros((8, 8, 3), np.uint8))
-    with pytest.raises(DatasetError, match="image-folder is image; leave --clips out"):
+    with pytest.raises(DatasetError, match="image-folder is image; leave out --clips"):
         make_shards("image-folder", tmp_path / "raw", tmp_path / "out", clips="1s", workers=0, as_is=True)
     with pytest.raises(ValueError, match="pass clips too"):
         make_shards("image-folder", tmp_path / "raw", tmp_path / "out", min_clip=1)

@@ -93,6 +93,6 @@ def test_an_index_is_made_by_one_kind_of_machine(tmp_path, make_video, foreign):
         path = make_video(f"{number}.mp4", 8)
         with tarfile.open(tmp_path / f"tars/{number}.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
             tar.add(path, f"{number}.mp4")
-    with pytest.raises(ResumeError, match="other bytes"):
+    with pytest.raises(ResumeError, match="different bytes"):
         index_tars([tmp_path / "tars"], executor=OnAnotherMachine(lambda: foreign("libavcodec")))
     assert not list((tmp_path / "tars").glob("1.packets"))

@@ -29,7 +29,7 @@ def test_the_fields_of_the_options_are_keyword_arguments_with_their_defaults(fun
         ({"finish": True, "repair": True}, "finish writes no shards"),
         ({"repair": True, "retry_rejects": True}, "repair restores existing shards"),
         ({"part": (1, 2), "overwrite": True}, "a part cannot overwrite"),
-        ({"part": (3, 2)}, "the part 3/2 is none"),
+        ({"part": (3, 2)}, "the part 3/2 does not exist"),
         ({"samples_per_shard": 0}, "samples_per_shard must be an integer of at least 1 or None, got 0"),
     ],
 )

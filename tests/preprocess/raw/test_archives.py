@@ -259,7 +259,7 @@ def test_hostile_and_damaged_archives_are_refused(tmp_path):
         pytest.raises(DamagedFileError, match=r"is damaged in a\.zip \(Bad CRC-32"),
     ):
         archives.copy(path, "a.mp4", None)
-    says = r"does not hold 'a\.mp4' as it was listed"
+    says = r"does not contain 'a\.mp4' as listed"
     with closing(Archive(tmp_path / "a.tar.gz")) as archive, pytest.raises(OutageError, match=says):
         archive.copy(ArchiveMember("a.mp4", 60_000_000, 0, 512), None)
 

@@ -303,7 +303,7 @@ def test_a_list_at_a_url_deletes_and_reads_no_file_here(raw, server, tmp_path, r
     named = row.format(victim=victim)
     (raw / "list.csv").write_text(f"path,label\ntrain/a/one.mp4,x\n{named},y\n")
     list_files(raw)
-    with pytest.raises(DatasetError, match=r"1 source files are not below .*Take them out of the list|missing"):
+    with pytest.raises(DatasetError, match=r"1 source files are not below .*Remove them from the list|missing"):
         run(server.url, tmp_path / "out", max_rejects=0)
     assert victim.read_text() == "precious"
 

@@ -155,7 +155,7 @@ def test_a_list_that_cannot_be_read(tmp_path):
 @pytest.mark.parametrize(
     ("name", "text", "says"),
     [
-        ("a.csv", "path,speed\na,1.5\nb,1e400\n", "a.csv: line 3 has the speed '1e400', and float64 holds"),
+        ("a.csv", "path,speed\na,1.5\nb,1e400\n", "a.csv: line 3 has the speed '1e400', but float64 only holds"),
         ("a.csv", "path,speed\na,1.5\nb,9007199254740993\n", "line 3 has the speed '9007199254740993' among fractions"),
         ("a.jsonl", '{"path": "a", "n": 1}\n{"path": "b", "n": 9223372036854775808}\n', "line 2 has the n '92233"),
         ("a.jsonl", '{"path": "a", "n": [18446744073709551616]}\n', "line 1 has the n '18446"),

@@ -78,7 +78,7 @@ def test_a_task_deletes_only_what_it_made(tmp_path: Path) -> None:
     hostile = Source(id="h", path=Path(f"{tmp_path}/a.tar!/{'../' * 30}{str(victim)[1:]}"))
     plain = Source(id="p", path=victim)
     with ArchivedFiles().at_hand() as hand:
-        with pytest.raises(DatasetError, match="leads out of the raw data"):
+        with pytest.raises(DatasetError, match="points outside the raw data"):
             hand.located(hostile)
         assert hand.release(hand.located(plain), None) == ()
     assert victim.read_text() == "precious"

@@ -105,7 +105,7 @@ def test_only_new_sources_are_encoded_and_appended(raw: Path, tmp_path: Path, mo
 def test_what_cannot_be_added_to_is_refused_before_any_work(raw: Path, tmp_path: Path) -> None:
     draw(raw, 20)
     before = contents(tmp_path / "out")
-    with pytest.raises(DatasetError, match="no finished split, so nothing can be appended"):
+    with pytest.raises(DatasetError, match="not a finished split, so nothing can be appended"):
         add(raw, tmp_path / "other")
 
     def smaller(root: Path) -> Any:

@@ -51,7 +51,7 @@ def test_what_does_not_fit_is_refused_with_what_differs(tmp_path: Path) -> None:
     before = contents(ours)
     for number, (first, changes, match) in enumerate(
         (
-            (100, {"modality": "video"}, "has the modality 'video', and .* has 'image'"),
+            (100, {"modality": "video"}, "has the modality 'video', but .* has 'image'"),
             (100, {"profile": "q"}, "has the profile 'q'"),
             (100, {"settings": {"encoder": {"size": 3}}}, "was encoded with {'size': 3}, and"),
             (100, {"names": ()}, "must both name their labels, or neither"),

@@ -91,7 +91,7 @@ def test_a_card_has_the_hashes_of_all_files_and_what_was_said(tmp_path):
 
 
 def test_what_has_no_card(tmp_path):
-    with pytest.raises(DatasetError, match="no finished split, and has none"):
+    with pytest.raises(DatasetError, match="not a finished split, and contains none"):
         write_card(tmp_path)
     with pytest.raises(ValueError, match="'bias' is not a field of Croissant's RAI vocabulary"):
         Told(rai={"bias": "x"})

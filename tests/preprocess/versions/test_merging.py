@@ -171,7 +171,7 @@ def test_what_does_not_fit_is_refused_with_what_differs(tmp_path: Path) -> None:
     out = tmp_path / "out"
     for number, (first, changes, match) in enumerate(
         (
-            (100, {"modality": "video"}, "has the modality 'video', and .* has 'image'"),
+            (100, {"modality": "video"}, "has the modality 'video', but .* has 'image'"),
             (100, {"profile": "q"}, "has the profile 'q'"),
             (100, {"settings": {"encoder": {"size": 3}}}, "was encoded with {'size': 3}, and"),
             (100, {"names": ("x", "z")}, r"has the labels 'x', 'z' \(2\), and .* has 'x', 'y' \(2\)"),

@@ -54,5 +54,5 @@ def test_another_tokenizer_is_refused(tmp_path, settings):
     make_shards("jsonl", write(tmp_path / "b", 12, 20), tmp_path / "other", settings=other, workers=0)
     with pytest.raises(DatasetError, match="was encoded with"):
         append(tmp_path / "out" / "train", tmp_path / "other" / "train")
-    with pytest.raises(DatasetError, match="other settings"):
+    with pytest.raises(DatasetError, match="different settings"):
         add_sources("jsonl", write(tmp_path / "a", 20, 23, name="more"), tmp_path / "out", settings=other, workers=0)

@@ -162,7 +162,7 @@ def test_other_settings_are_refused_with_their_names(trained, tmp_path):
 def test_another_model_is_refused(trained, recipe, tmp_path):
     folder = save_checkpoint(tmp_path, *trained, position())
     other = torch.nn.Linear(2, 2)
-    with pytest.raises(ResumeError, match="another model"):
+    with pytest.raises(ResumeError, match="a different model"):
         load_checkpoint(folder, position(), other, build_optimiser(other, recipe.optimiser), {"name": "test"})
 
 
@@ -182,7 +182,7 @@ def test_other_safetensors_are_no_model(tmp_path):
     from safetensors.torch import save_file
 
     save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors")
-    with pytest.raises(ValueError, match="has no config of a model"):
+    with pytest.raises(ValueError, match="contains no model config"):
         load_model(tmp_path / "a.safetensors")
 
 

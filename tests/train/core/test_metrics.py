@@ -64,7 +64,7 @@ def test_a_resume_drops_the_steps_that_it_will_do_again_and_what_no_step_wrote(t
     [
         (lambda data: data[:-1], "bytes, but was written with"),
         (lambda data: b"", "has 0 bytes"),
-        (lambda data: data.replace(b"0.5", b"0.4"), "other contents"),
+        (lambda data: data.replace(b"0.5", b"0.4"), "does not have the contents"),
     ],
     ids=["cut", "empty", "edited"],
 )

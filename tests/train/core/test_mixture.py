@@ -117,7 +117,7 @@ def test_what_cannot_be_mixed_is_refused(splits: tuple[Path, Path], tmp_path: Pa
         train("mae-tiny", DataMixture.of([one, moved]), new, **SETTINGS)
     with pytest.raises(ValueError, match="data_version=1 applies to a single split, but there are several"):
         train("mae-tiny", mixture, new, **SETTINGS, data_version=1)
-    with pytest.raises(ValueError, match=r"has the samples of .*/b/split"):
+    with pytest.raises(ValueError, match=r"has the same samples as .*/b/split"):
         train("mae-tiny", mixture, new, **SETTINGS, val=other)
     texts = write_split("text", tmp_path / "texts")
     with pytest.raises(ValueError, match=r"is for image, but .* holds text"):

@@ -282,7 +282,7 @@ def test_copies_of_divided_weights_train_what_one_rank_trains_and_other_numbers_
 def test_ranks_that_do_not_divide_into_copies_are_refused():
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     try:
-        with pytest.raises(ValueError, match="1 ranks do not divide into replicas=2"):
+        with pytest.raises(ValueError, match="1 ranks are not a multiple of replicas=2"):
             divide(torch.nn.Linear(2, 2), CPU, replicas=2)
     finally:
         dist.destroy_process_group()

@@ -72,7 +72,7 @@ def test_models_of_one_size_refuse_by_name() -> None:
     with pytest.raises(ValueError, match=r"SaltConfig needs samples of one size"):
         chosen_recipe("salt-tiny", (grown("clip.frames", (0, 4), (0.5, 8)),))
     with pytest.raises(
-        ValueError, match=r"from progress 0 on a sample has \(8, 8, 8\) tokens, but the model is built for"
+        ValueError, match=r"from progress 0 on, a sample has \(8, 8, 8\) tokens, but the model is built for"
     ):
         chosen_recipe("vjepa2-tiny", (grown("clip.frames", (0, 16), (0.5, 8)),))
     recipe = chosen_recipe("vjepa2-tiny", (grown("clip.frames", (0, 4), (0.5, 8)),))

@@ -239,7 +239,7 @@ def test_training_ends_early_on_a_part_that_was_held_out_and_the_best_weights_ar
     assert found.step == compute_weights_sum(tmp_path / "out" / BEST)[1]
     recipe = json.loads((tmp_path / "out" / "run.json").read_text())["recipe"]
     assert recipe["model"]["class_weights"] == [1.0, 1.0, 1.0]
-    with pytest.raises(ValueError, match="has the samples of"):
+    with pytest.raises(ValueError, match="has the same samples as"):
         finetune(run, *splits, tmp_path / "out", **{**options, "val": splits[0]})  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="patience=2 counts validations"):
         finetune(run, *splits, tmp_path / "out", **{**options, "val": None})  # type: ignore[arg-type]
