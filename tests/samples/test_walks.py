@@ -68,7 +68,7 @@ def test_parts_that_do_not_fit_are_rejected() -> None:
         TrajectoryEncoder().encoded(changed(depth=whole.depth[:7]))
     with pytest.raises(RejectError, match="not a unit quaternion"):
         TrajectoryEncoder().encoded(changed(path=whole.path * 1.01))
-    with pytest.raises(RejectError, match="not of one"):
+    with pytest.raises(RejectError, match="all must have one size"):
         TrajectoryEncoder().encoded(changed(depth=[*whole.depth[:7], whole.depth[7][:20]]))
     with pytest.raises(ValueError, match="profile 'fps' drops frames"):
         TrajectoryEncoder().in_profile(PROFILES["fps"])
