@@ -207,9 +207,9 @@ def test_what_cannot_be_examined_is_said():
     with pytest.raises(ValueError, match="all samples are equal"):
         alignment(Moments.of([(np.ones((4, 3)), np.arange(4))]), 1)
     for name in ("3", "4", "0", "stripes"):
-        with pytest.raises(ValueError, match="is one of 1, 2, rows, columns"):
+        with pytest.raises(ValueError, match="must be one of 1, 2, rows, columns"):
             make_shapes(4, [name])
-    with pytest.raises(ValueError, match=r"in 1 \.\.\. 5"):
+    with pytest.raises(ValueError, match=r"between 1 and 5"):
         measure_masks_of(moments, [each_pixel(12)], [0.5], features=(6,))
 
 

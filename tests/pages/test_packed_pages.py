@@ -171,7 +171,7 @@ def test_the_same_recipe_trains_on_clips(tmp_path):
     command("preview", videos, "--modality", "native", "--samples", 1, "--out", page, *small)
     assert re.search(r"\d x \d+ x \d+, \d+ visible", page.read_text())
     recipe = named_recipe("native-tiny")
-    with pytest.raises(ValueError, match=r"is for image or image-text or video or audio, but .* holds text"):
+    with pytest.raises(ValueError, match=r"is for image or image-text or video or audio, but .* contains text"):
         check_modality(recipe, Manifest.load(write_split("text", tmp_path / "texts")))
 
 

@@ -178,8 +178,8 @@ def odd(kind):
 @pytest.mark.parametrize(
     ("kind", "reason"),
     [
-        ("group", "cells is a G, not a datasetroup"),
-        ("type", "cells is a D, not a datasetatatype"),
+        ("group", "cells is a Group, not a dataset"),
+        ("type", "cells is a Datatype, not a dataset"),
         *((kind, "cells holds") for kind in ("text", "complex", "compound", "lists", "empty", "none")),
         ("number", "cells have the shape"),
         ("fill", "cells declares 12000000000 bytes, but the file contains 0"),

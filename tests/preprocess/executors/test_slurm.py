@@ -95,7 +95,7 @@ def test_it_is_submitted_where_there_is_slurm(job, sbatch):
         "--parsable --dependency=afterok:41 slurm k400/finish.sh",
     ]
     Path("refuse").touch()
-    with pytest.raises(ValueError, match=r"refuses slurm k400/parts\.sh: sbatch: error: invalid partition; change"):
+    with pytest.raises(ValueError, match=r"refused slurm k400/parts\.sh: sbatch: error: invalid partition; change"):
         job.submit()
 
 

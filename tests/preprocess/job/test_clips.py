@@ -275,7 +275,7 @@ def test_files_are_cut_after_seconds_and_by_a_list(tmp_path):
         ("a.mp4:1.5-2", "two", 12),
     }
     (tmp_path / "list.csv").write_text("path,start,end\nother.mp4,0.2,1\n")
-    with pytest.raises(DatasetError, match=r"list\.csv names 1 files that folder does not have"):
+    with pytest.raises(DatasetError, match=r"list\.csv lists 1 files that folder does not contain"):
         run(tmp_path / "raw", tmp_path / "other", clips=str(tmp_path / "list.csv"))
 
 

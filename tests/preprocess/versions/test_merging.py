@@ -173,8 +173,8 @@ def test_what_does_not_fit_is_refused_with_what_differs(tmp_path: Path) -> None:
         (
             (100, {"modality": "video"}, "has the modality 'video', but .* has 'image'"),
             (100, {"profile": "q"}, "has the profile 'q'"),
-            (100, {"settings": {"encoder": {"size": 3}}}, "was encoded with {'size': 3}, and"),
-            (100, {"names": ("x", "z")}, r"has the labels 'x', 'z' \(2\), and .* has 'x', 'y' \(2\)"),
+            (100, {"settings": {"encoder": {"size": 3}}}, "was encoded with {'size': 3}, but"),
+            (100, {"names": ("x", "z")}, r"has the labels 'x', 'z' \(2\), but .* has 'x', 'y' \(2\)"),
             (4, {}, "2 keys are in more than one split, for example 'k4' in both .*/a and .*/b4: 'k4', 'k5'"),
         )
     ):

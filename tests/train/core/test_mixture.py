@@ -120,7 +120,7 @@ def test_what_cannot_be_mixed_is_refused(splits: tuple[Path, Path], tmp_path: Pa
     with pytest.raises(ValueError, match=r"has the same samples as .*/b/split"):
         train("mae-tiny", mixture, new, **SETTINGS, val=other)
     texts = write_split("text", tmp_path / "texts")
-    with pytest.raises(ValueError, match=r"is for image, but .* holds text"):
+    with pytest.raises(ValueError, match=r"is for image, but .* contains text"):
         train("mae-tiny", DataMixture.of([one, texts]), new, **SETTINGS)
     with pytest.raises(ValueError, match=r"is only for data at URLs, but .*/a/split is local"):
         train("mae-tiny", mixture, new, **SETTINGS, cache=tmp_path / "cache")

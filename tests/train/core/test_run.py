@@ -102,7 +102,7 @@ def test_a_recipe_whose_tokens_do_not_fill_its_clip_is_refused(recipe):
 
 def test_shards_of_another_modality_are_refused_with_the_recipes_for_them(split, tmp_path):
     with pytest.raises(
-        ValueError, match=r"'audiomae-tiny' is for audio, but .* holds video; `maskstream recipes` lists"
+        ValueError, match=r"'audiomae-tiny' is for audio, but .* contains video; `maskstream recipes` lists"
     ):
         train("audiomae-tiny", split, tmp_path / "run")
     assert not (tmp_path / "run").exists()
