@@ -210,7 +210,7 @@ def test_other_layouts_are_refused_by_name(root: Path, tmp_path: Path) -> None:
     one = tmp_path / "raw/a"
     shutil.copytree(root / "rgbd_dataset_freiburg1_desk", one)
     assert "is a sequence itself" in refused(one)
-    with pytest.raises(ValueError, match=r"the lens of the sequence 'a' is not known.*--set lens=\[fx,fy,cx,cy\]"):
+    with pytest.raises(ValueError, match=r"the lens of the sequence 'a' is unknown.*--set lens=\[fx,fy,cx,cy\]"):
         make_shards("tum-rgbd", one.parent, tmp_path / "out", workers=0)
     lists = {name: (one / name).read_text() for name in ("rgb.txt", "depth.txt", "groundtruth.txt")}
     for name, text, why in (
