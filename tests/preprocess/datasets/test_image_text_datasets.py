@@ -113,7 +113,7 @@ def test_pathvqa_of_json_and_its_pickles_refused_with_the_remedy(tmp_path):
 @pytest.mark.parametrize(
     ("name", "files", "why"),
     [
-        ("vqa-rad", {"trainset.json": [rad(1)]}, "there is no"),
+        ("vqa-rad", {"trainset.json": [rad(1)]}, "does not exist"),
         ("vqa-rad", {"trainset.json": {"a": 1}, "testset.json": [rad(1)]}, "is not a list of questions"),
         (
             "vqa-rad",
