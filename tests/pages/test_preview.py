@@ -262,7 +262,7 @@ def test_a_page_that_cannot_be_written_leaves_nothing(tmp_path):
 
 
 def test_preview_refuses_what_it_cannot_show(split, tmp_path):
-    with pytest.raises(ValueError, match="samples=0"):
+    with pytest.raises(ValueError, match="samples must be at least 1, got 0"):
         preview(split, out=tmp_path / "a.html", samples=0)
     with pytest.raises(ShardError):
         preview(tmp_path / "nothing", out=tmp_path / "a.html")

@@ -149,9 +149,9 @@ def test_damage_of_a_run_is_said_and_what_is_whole_is_shown(run, split, tmp_path
     whole = (newest / "model.safetensors").read_bytes()
     (newest / "model.safetensors").write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     assert write_report(copied, split).exists()
-    assert re.search(r"copied/model.safetensors is used: .*model.safetensors has other contents", caplog.text)
+    assert re.search(r"copied/model.safetensors is used: .*model.safetensors does not have the contents", caplog.text)
     (copied / "model.safetensors").unlink()
-    with pytest.raises(ResumeError, match=r"model.safetensors has other contents"):
+    with pytest.raises(ResumeError, match=r"model.safetensors does not have the contents"):
         write_report(copied, split)
     for damaged in (b"", b"\0" * 90, b"\xff", b"[" * 100_000, b"[]"):
         (copied / "run.json").write_bytes(damaged)

@@ -269,5 +269,7 @@ def test_sets_whose_columns_are_known_have_their_names(tmp_path):
 @pytest.mark.parametrize("build", [modelnet40, shapenet, las, points_folder])
 def test_what_is_not_there_is_said(tmp_path, build):
     for root in (tmp_path / "none", tmp_path):
-        with pytest.raises(DatasetError, match=r"there is no|none of them exists below|neither|contains no"):
+        with pytest.raises(
+            DatasetError, match=r"there is no|does not exist|none of them exists below|neither|contains no"
+        ):
             build(root)

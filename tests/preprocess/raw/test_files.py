@@ -208,7 +208,7 @@ def test_a_changed_source_is_refused_and_a_newer_one_is_not(raw, server, tmp_pat
 
 def test_what_cannot_be_listed_is_refused(raw, server, tmp_path):
     (raw / FILE_LIST).unlink()
-    with pytest.raises(DatasetError, match="lists no files; put a list there"):
+    with pytest.raises(DatasetError, match="cannot list its files; put a list there"):
         run(server.url, tmp_path / "out")
     (raw / FILE_LIST).write_text("../secret.mp4\n")
     with pytest.raises(DatasetError, match="secret"):
