@@ -155,7 +155,7 @@ def test_damage_of_a_run_is_said_and_what_is_whole_is_shown(run, split, tmp_path
         write_report(copied, split)
     for damaged in (b"", b"\0" * 90, b"\xff", b"[" * 100_000, b"[]"):
         (copied / "run.json").write_bytes(damaged)
-        with pytest.raises(ValueError, match=r"run.json is .*writes it again"):
+        with pytest.raises(ValueError, match=r"run.json is .*write it again"):
             write_report(copied, split)
 
 
