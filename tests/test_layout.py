@@ -376,7 +376,7 @@ TOKENS = {
     "train/evaluate": 220,
     "train/export": 135,
     "train/nn": 263,
-    "train/papers": 1044,
+    "train/papers": 1045,
 }
 """The most Python tokens, in hundreds, that each room may have. A change that raises a number says in its commit what
 pays for it; one that makes a room smaller lowers the number."""

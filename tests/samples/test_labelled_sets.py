@@ -130,7 +130,7 @@ def test_clips_of_moving_fashion_mnist_have_the_images_of_their_split(tmp_path: 
     write_mnist(tmp_path / "dataset-fashion-mnist", {"train": 12, "t10k": 9})
     make, left = chosen_dataset("moving-fashion-mnist", ["clips=11", "frames=16"])
     assert left == []
-    with pytest.raises(DatasetError, match="clips=1 must be at least 2"):
+    with pytest.raises(DatasetError, match="clips must be at least 2, got 1"):
         chosen_dataset("moving-fashion-mnist", ["clips=1"])[0](tmp_path)
     dataset = make(tmp_path)
     assert counts(dataset) == {"train": 11, "val": 5}

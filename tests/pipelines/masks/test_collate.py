@@ -66,7 +66,7 @@ def test_hidden_patches_of_spectrograms_are_filled_and_numbered_frequencies_firs
                 patch = batch["input_values"][n, 4 * time : 4 * time + 4, 2 * freq : 2 * freq + 2]
                 assert (patch == (-7.0 if places[n, freq, time] else n + 1)).all()
     assert places.flatten(1).sum(1).tolist() == [9, 9, 9]
-    with pytest.raises(ValueError, match=r"floats of the shape \(samples, 20, 6\), got \(3, 20, 7\)"):
+    with pytest.raises(ValueError, match=r"floats of shape \(samples, 20, 6\), got \(3, 20, 7\)"):
         collate(samples(20, 7, name="input_values"))
     with pytest.raises(ValueError, match=r'gives="input_values" needs a grid with the axes'):
         Collate(mask=Tube(), grid=GRID, gives="input_values")

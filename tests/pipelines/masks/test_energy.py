@@ -140,7 +140,7 @@ def test_a_mask_that_hides_first() -> None:
         hidden = ByEnergy(ratio=0.75, per=per, first=tube).hide(GRID, draw_of(cues))  # type: ignore[arg-type]
         assert hidden[tube.hide(GRID, draw_of(cues))].all()
         assert (~hidden).sum() == 9
-    with pytest.raises(ValueError, match=r"hides all but 18 of 36 tokens, and ratio=0\.25 shows 27"):
+    with pytest.raises(ValueError, match=r"hides all but 18 of 36 tokens, but ratio=0\.25 shows 27"):
         ByEnergy(ratio=0.25, first=tube).hide(GRID, draw_of(cues))
     assert ByEnergy(first=Random()).needs == ByEnergy().needs == {"frames", "flow", "cuts"}
     frame = ByEnergy(ratio=Uniform(low=0.2, high=0.9, scope="frame"), per="slice").hide(GRID, draw_of(cues))

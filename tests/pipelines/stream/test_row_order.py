@@ -285,7 +285,7 @@ def test_a_room_that_is_too_small_or_too_large_is_refused_with_its_setting(room:
 def test_other_impossible_settings_are_refused() -> None:
     with pytest.raises(ValueError, match=r"500 samples fill .* rows of 8192 .* lower rows or row_tokens"):
         samples_of(500).order(400)
-    with pytest.raises(ValueError, match="packed rows are batches already"):
+    with pytest.raises(ValueError, match="packed rows are already batches"):
         samples_of(500).stream()
 
 

@@ -58,7 +58,7 @@ def test_shards_of_frames(kinetics, tmp_path):
 def test_frames_that_do_not_fit_their_list_are_said(kinetics):
     path = kinetics / "rawframes_train/abseiling/-3B32lodo2M_000059_000069/img_00003.jpg"
     path.write_bytes(path.read_bytes()[:-300])
-    with pytest.raises(RejectError, match=r"img_00003\.jpg is not a JPEG, or is cut off"):
+    with pytest.raises(RejectError, match=r"img_00003\.jpg is not a JPEG, or is truncated"):
         FramesEncoder().encode(DATASETS["rawframes"](kinetics).splits["train"][0])
     path.unlink()
     path.with_name("img_00004.jpg").unlink()

@@ -263,7 +263,7 @@ def test_raw_data_that_is_not_as_published(raw, change, reason):
 
 
 def test_missing_and_damaged_files_of_trajectories(raw):
-    with pytest.raises(DatasetError, match="no folder"):
+    with pytest.raises(DatasetError, match="does not exist"):
         DATASETS["meshgraphnets"](raw / "nowhere")
     (raw / "train.h5").write_bytes((raw / "train.h5").read_bytes()[:500])
     with pytest.raises(DatasetError, match="cannot be read as HDF5"):

@@ -136,7 +136,7 @@ def test_an_index_at_a_url_sends_no_requests_to_other_servers(
     double: S3Double, server: WebServer, tmp_path: Path
 ) -> None:
     with pytest.raises(
-        ValueError, match=f"refers to {server.url}, which is on a different server.*; pass another --out"
+        ValueError, match=f"refers to {server.url}, which is on a different server.*; pass a different --out"
     ):
         index_tars([f"{server.url}/a.tar"], f"s3://{BUCKET}/far", workers=0)
     index_tars([f"{server.url}/a.tar"], tmp_path / "far", workers=0)

@@ -150,7 +150,7 @@ def test_too_many_rejects_fail_until_they_are_accepted(raw, tmp_path):
 def test_missing_files_count_as_rejects(make_video, tmp_path):
     make_video("raw/x.mp4", 4)
     (tmp_path / "raw/videos.csv").write_text("path\nx.mp4\ny.mp4\nz.mp4\n")
-    with pytest.raises(DatasetError, match=r"2 of 3 .*of which 2 are missing.*missing: there is no file \(2\)"):
+    with pytest.raises(DatasetError, match=r"2 of 3 .*2 of them are missing.*missing: there is no file \(2\)"):
         run(tmp_path / "raw", tmp_path / "out", max_rejects=0.6)
 
 

@@ -147,7 +147,7 @@ def test_a_part_that_has_nothing_to_do_leaves_a_finished_split(raw, tmp_path):
 def test_a_sole_run_and_parts_exclude_each_other(raw, tmp_path):
     with joint_writer(tmp_path / "out/train"):
         for settings in ({}, {"finish": True}, {"overwrite": True}):
-            with pytest.raises(BusyError, match="another run writes"):
+            with pytest.raises(BusyError, match="another run is writing"):
                 run(raw, tmp_path / "out", **settings)
         run(raw, tmp_path / "out", part=(1, 1))
     run(raw, tmp_path / "out", finish=True)

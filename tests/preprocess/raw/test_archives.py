@@ -225,14 +225,14 @@ def tar_with(path, **facts):
 @pytest.mark.parametrize(
     ("facts", "says"),
     [
-        ({"name": "../a.mp4"}, "may lie outside of its folder"),
-        ({"name": "/etc/a.mp4"}, "may lie outside of its folder"),
-        ({"name": "x\\a.mp4"}, "may lie outside of its folder"),
-        ({"type": tarfile.SYMTYPE, "linkname": "/etc/passwd"}, "is a link or no plain file"),
-        ({"type": tarfile.LNKTYPE, "linkname": "b.mp4"}, "is a link or no plain file"),
-        ({"type": tarfile.FIFOTYPE}, "is a link or no plain file"),
+        ({"name": "../a.mp4"}, "may lie outside its folder"),
+        ({"name": "/etc/a.mp4"}, "may lie outside its folder"),
+        ({"name": "x\\a.mp4"}, "may lie outside its folder"),
+        ({"type": tarfile.SYMTYPE, "linkname": "/etc/passwd"}, "is a link or not a regular file"),
+        ({"type": tarfile.LNKTYPE, "linkname": "b.mp4"}, "is a link or not a regular file"),
+        ({"type": tarfile.FIFOTYPE}, "is a link or not a regular file"),
         ({"size": 1 << 37}, "declares 137438953472 bytes, but only 10240 bytes are left in the file"),
-        ({"size": 10**6}, "is damaged, or no archive"),
+        ({"size": 10**6}, "is damaged, or not an archive"),
     ],
 )
 def test_hostile_tars_are_refused(tmp_path, facts, says):

@@ -68,10 +68,10 @@ def test_joint_writers_exclude_sole_ones_until_the_last_is_done(tmp_path: Path) 
     first.__enter__()
     second.__enter__()
     for one in (first, second):
-        with pytest.raises(BusyError, match="another run writes"):
+        with pytest.raises(BusyError, match="another run is writing"):
             sole_writer(tmp_path).__enter__()
         one.__exit__(None, None, None)
     assert list(tmp_path.iterdir()) == []
-    with sole_writer(tmp_path), pytest.raises(BusyError, match="another run writes"):
+    with sole_writer(tmp_path), pytest.raises(BusyError, match="another run is writing"):
         joint_writer(tmp_path).__enter__()
     assert list(tmp_path.iterdir()) == []

@@ -247,7 +247,7 @@ def test_training_ends_early_on_a_part_that_was_held_out_and_the_best_weights_ar
 
 def test_what_cannot_be_fine_tuned_is_said(run: Path, splits: tuple[Path, Path], tmp_path: Path) -> None:
     other = write_split(tmp_path / "other", 10, 4, names=("a", "b", "c"))
-    with pytest.raises(ValueError, match=r"are none of the 3 .*; pass splits whose classes have the same names"):
+    with pytest.raises(ValueError, match=r"are not among the 3 .*; pass splits whose classes have the same names"):
         finetune(run, splits[0], other, tmp_path / "out", device=CPU)
     with pytest.raises(ValueError, match="classes must be an integer of at least 2, got 1"):
         ClassifierConfig(of=named_recipe("mae-tiny").model, classes=1)  # type: ignore[arg-type]

@@ -73,5 +73,5 @@ def test_a_seed_decides_what_is_drawn():
     assert not torch.equal(first, fill_in(flat, ids, hidden, seed=4))
     assert first.unique().tolist() == list(range(K))
     hidden[0, 0] = False
-    with pytest.raises(ValueError, match="equally many"):
+    with pytest.raises(ValueError, match="the same number of hidden ids"):
         fill_in(flat, ids, hidden)

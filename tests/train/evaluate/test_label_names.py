@@ -73,7 +73,7 @@ def test_classes_that_the_training_split_does_not_have_are_refused(
     run: Path, splits: tuple[Path, Path, Path], tmp_path: Path
 ) -> None:
     more = write_split(tmp_path / "more", 9, 2, names=("flat", "lined", "striped"))
-    refused = "has 2 samples of the classes 'striped', .*; pass splits whose classes have the same names"
+    refused = "has 2 samples with the classes 'striped', .*; pass splits whose classes have the same names"
     with pytest.raises(ValueError, match=refused):
         probe([run], splits[0], more, device=CPU)
     with pytest.raises(ValueError, match=refused):

@@ -189,7 +189,7 @@ def test_lists_of_classes_give_map(runs: list[Path], tmp_path: Path) -> None:
 
 def test_what_cannot_be_probed_is_said(runs: list[Path], splits: tuple[Path, Path], tmp_path: Path) -> None:
     other = write_split(tmp_path / "other", 10, 4, names=("a", "b", "c"))
-    with pytest.raises(ValueError, match=r"are none of the 3 .*; pass splits whose classes have the same names"):
+    with pytest.raises(ValueError, match=r"are not among the 3 .*; pass splits whose classes have the same names"):
         probe(runs, splits[0], other, device=CPU)
     with pytest.raises(ValueError, match="unknown probe 'svm'; choose from knn10"):
         probe(runs, *splits, probes=("svm",), device=CPU)

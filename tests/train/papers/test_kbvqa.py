@@ -129,7 +129,7 @@ def test_the_scores_of_each_perspective_and_kind():
     }
     with pytest.raises(ValueError, match="unknown perspective 'luck'"):
         KbvqaSettings(perspectives=["luck"])
-    with pytest.raises(ValueError, match="gave 0 replies"):
+    with pytest.raises(ValueError, match="returned 0 replies"):
         kbvqa(questions, known, lambda prompts: [], KbvqaSettings())
 
 

@@ -100,7 +100,7 @@ def test_numbers_are_uniform_and_a_function_of_what_names_them() -> None:
         ({"least": 20, "most": 10}, "least=20, most=10"),
         ({"scale": (0.5, 0.2)}, r"\(0.5, 0.2\)"),
         ({"ratio": (1.5, 2.0)}, r"\(1.5, 2.0\)"),
-        ({"least": 1, "most": 3, "multiple": 2}, "most=3: with multiple=2"),
+        ({"least": 1, "most": 3, "multiple": 2}, "most=3 is too small: with multiple=2"),
     ],
 )
 def test_impossible_settings_are_refused(settings: dict[str, object], message: str) -> None:

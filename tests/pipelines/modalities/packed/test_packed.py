@@ -291,7 +291,7 @@ def test_impossible_settings_are_refused_before_training_starts(
 def test_options_of_batches_of_samples_name_those_of_rows(split: Path) -> None:
     with pytest.raises(TypeError, match="no parameter 'batch_size': it is rows= here"):
         opened(split, batch_size=4)
-    with pytest.raises(TypeError, match="no parameter 'token_budget': packed rows are batches already; row_tokens="):
+    with pytest.raises(TypeError, match="no parameter 'token_budget': packed rows are already batches; row_tokens="):
         opened(split, token_budget=100)
 
 

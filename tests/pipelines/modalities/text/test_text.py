@@ -247,7 +247,7 @@ def test_scores_are_known_by_their_contents(split, tmp_path):
     (tmp_path / "b.safetensors").write_bytes(b"none")
     with pytest.raises(ValueError, match="have the checksum"):
         replace(same)
-    with pytest.raises(ValueError, match="contains no scores"):
+    with pytest.raises(ValueError, match="does not contain token scores"):
         TokenScores(file=str(tmp_path / "b.safetensors")).of("s0")
     (tmp_path / "b.safetensors").unlink()
     with pytest.raises(ValueError, match="cannot be read"):
