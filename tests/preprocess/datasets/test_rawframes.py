@@ -62,7 +62,7 @@ def test_frames_that_do_not_fit_their_list_are_said(kinetics):
         FramesEncoder().encode(DATASETS["rawframes"](kinetics).splits["train"][0])
     path.unlink()
     path.with_name("img_00004.jpg").unlink()
-    with pytest.raises(DatasetError, match="has 10 of the 11 frames"):
+    with pytest.raises(DatasetError, match="contains 10 of the 11 frames"):
         DATASETS["rawframes"](kinetics)
     (kinetics / "kinetics400_train_list_rawframes.txt").write_text("abseiling/a.mp4 0\n")
     with pytest.raises(DatasetError, match=r"line 1 is 'abseiling/a\.mp4 0', not `FOLDER NUMBER_OF_FRAMES LABEL`"):

@@ -305,7 +305,7 @@ UNFIT = {
     "more than a byte": ("U", 1, "300", "uint8 holds whole numbers from 0 to 255"),
     "less than nothing": ("U", 2, "-5", "uint16 holds whole numbers from 0 to 65535"),
     "more bits": ("I", 4, "2147483648", "int32 holds"),
-    "the largest of 64 bits, and one": ("I", 8, "9223372036854775808", "int64 only holds"),
+    "the largest of 64 bits, and one": ("I", 8, "9223372036854775808", "int64 holds"),
     "a fraction": ("I", 4, "3.7", "int32 holds"),
     "nan": ("I", 4, "nan", "int32 holds"),
     "inf": ("U", 4, "inf", "uint32 holds"),

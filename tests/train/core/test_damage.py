@@ -104,7 +104,7 @@ DAMAGES |= {
     "forged step": ({f"{NEW}/{STATE}": edited(step=4)}, 4, "state.json belongs to step 4"),
     "forged position": ({f"{NEW}/{STATE}": edited(loader={"seed": 0, "epoch": 0, "batch": 3})}, 4, "batch 3 of 5"),
     "old state": ({f"{NEW}/{STATE}": lambda data: json.dumps(read_checksummed(data)).encode()}, 4, "earlier release"),
-    "list for state": ({f"{NEW}/{STATE}": lambda data: b"[]"}, 4, "holds a list"),
+    "list for state": ({f"{NEW}/{STATE}": lambda data: b"[]"}, 4, "contains a list"),
     "nested state": ({f"{NEW}/{STATE}": lambda data: b"[" * 200_000}, 4, "not valid JSON"),
     "no fields": (
         {f"{NEW}/{STATE}": lambda _: add_checksum({"step": 8})},
