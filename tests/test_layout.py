@@ -336,6 +336,15 @@ def test_ffmpeg_opens_media_at_one_place_only():
                 assert writes, f"{path}:{node.lineno} reads media; use shards/media/local_media.py"
 
 
+def test_docstrings_are_text():
+    """Python 3.13 refuses to compile a docstring with half of a surrogate pair."""
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    for path in (*FILES, *OWN):
+        for node in nodes(path):
+            if isinstance(node, kinds) and (text := ast.get_docstring(node)):
+                assert text.isascii() or text.encode(), path
+
+
 def test_the_import_name_reaches_the_folders():
     import maskstream.pipelines
     import maskstream.shards

@@ -126,7 +126,7 @@ def write_page(page: str, out: str | Path) -> Path:
 def writing_page(page: str, out: str | Path) -> Iterator[Path]:
     """Write a page, which appears if the block ends without an error.
 
-    Bytes of names that are not UTF-8 are written as escapes such as \udcff.
+    Bytes of names that are not UTF-8 are escaped with backslashes.
 
     Args:
         page: HTML of the page.
