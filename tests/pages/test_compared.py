@@ -106,4 +106,4 @@ def test_runs_with_different_masks_side_by_side(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code
-    assert "is for the report of one run, got 2 runs" in " ".join(capsys.readouterr().err.split())
+    assert "applies to the report of one run, got 2 runs" in " ".join(capsys.readouterr().err.split())

@@ -268,7 +268,7 @@ def test_masks_are_compared_in_columns(split, monkeypatch, capsys):
     assert lines[2][:3] == ["hidden", "-", "89.8%"]
     assert lines[-2][0] == "mean"
     assert out.splitlines()[-1].startswith("few samples: 11 of 588 values each")
-    assert "masks are compared on one split" in said(split, split, "--mask", "tube")[2]
+    assert "masks can only be compared on one split" in said(split, split, "--mask", "tube")[2]
     assert f"{split.parent} is not a run folder" in said(split, split.parent)[2]
     assert "--shapes and --size apply to shapes" in said(split, "--mask", "tube", "--size", "8")[2]
 

@@ -167,7 +167,7 @@ MISTAKES = (
         "cam0.mp4, cam1.mp4",
         "are video",
     ),
-    ("preview shards/train --mask tubes", "'tubes' is not a mask", "allowed are none", "did you mean 'tube'?"),
+    ("preview shards/train --mask tubes", "'tubes' is not a mask", "choose from none", "did you mean 'tube'?"),
     ("preview shards/train --mask nomodule:Nix", "'nomodule:Nix'", "cannot be imported", "to PYTHONPATH"),
     ("preview shards/train --mask ownmask:Nix", "ownmask has no 'Nix'", "the mask", "does not exist"),
     (
@@ -239,7 +239,7 @@ MISTAKES = (
     ("probe run --data shards/train --test shards/train", "measures memory", "not trained on", "`maskstream split`"),
     ("report run --data shards/train", "the split that run was trained on", "not trained on", "--same-split"),
     ("evaluate run --data shards/train", "the split that run was trained on", "not trained on", "--same-split"),
-    ("probe run --data shards/train --test raw", "no dataset.json in raw", "finished split", "make one"),
+    ("probe run --data shards/train --test raw", "no dataset.json in raw", "finished split", "create one"),
     (
         "export shards/train --out new",
         "shards/train/run.json does not exist",
