@@ -63,7 +63,7 @@ def test_frames_and_actions_of_both_cameras_are_of_the_same_steps(maskstream: Co
     measured = maskstream(f"bench both/train {cameras} --batch-size 3 --seconds 0.2 --device cpu --json {small}").json
     assert measured["samples"] > 0
     refused = maskstream(f"train videomae-tiny --data both/train {cameras}", fails=True).text
-    assert "reads one video per sample, but component=('top.mp4', 'wrist.mp4') names 2" in refused
+    assert "reads one video per sample, but component=('top.mp4', 'wrist.mp4') specifies 2" in refused
     one = "--component wrist.mp4 --steps 1 --batch-size 2 --set clip.frames=4 --set clip.size=32 --set patch=8"
     assert "1 of 1 steps" in maskstream(f"train videomae-tiny --data both/train --out run {one}").text
     assert '"component": "wrist.mp4"' in (tmp_path / "run/run.json").read_text()
