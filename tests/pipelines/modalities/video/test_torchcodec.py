@@ -140,10 +140,10 @@ SPOILT = {
     "returned wrong frames": black,
     "frames are not in order": lambda frames: frames[::-1] + frames,
     "frames were returned": lambda frames: frames[1:],
-    "a frame in p010le of 64x48": lambda frames: [
+    "a frame in p010le with 64x48 pixels": lambda frames: [
         SimpleNamespace(**{**vars(f), "pixel_format": "p010le"}) for f in frames
     ],
-    "of 80x48 pixels": lambda frames: [SimpleNamespace(**{**vars(f), "width": 80}) for f in frames],
+    "with 80x48 pixels": lambda frames: [SimpleNamespace(**{**vars(f), "width": 80}) for f in frames],
 }
 
 
