@@ -99,7 +99,7 @@ class PackedOptions(SharedOptions, PackedSettings):
     ELSEWHERE: ClassVar[Mapping[str, str]] = {
         **SharedOptions.ELSEWHERE,
         "batch_size": ": it is rows= here",
-        "token_budget": ": packed rows are batches already; row_tokens= is their budget",
+        "token_budget": ": packed rows are already batches; row_tokens= is their budget",
     }
 
     rows: PositiveInt = 4
