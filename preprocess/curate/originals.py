@@ -7,13 +7,14 @@ the copy, because the copy rounded something away. Each test below uses a trace 
 - An enlarged copy has no detail that the smaller file does not explain.
 - A logo adds edges: in the original, the difference between the two has no edges in common with the image.
 - The coefficients of a JPEG are multiples of its quantisation steps. The coefficients of a copy are the original's,
-changed in brightness and rounded again. Both directions are tried; in the likelier one the residuals fit the steps of
-the supposed copy, and the histogram of the supposed original has no gaps (Fan and de Queiroz, Identification of Bitmap
-Compression History, 2003; Popescu and Farid, Statistical Tools for Digital Forensics, 2004).
+  changed in brightness and rounded again. Both directions are tried; in the likelier one the residuals fit the steps of
+  the supposed copy, and the histogram of the supposed original has no gaps (Fan and de Queiroz, Identification of
+  Bitmap Compression History, 2003; Popescu and Farid, Statistical Tools for Digital Forensics, 2004).
 - Clipping: a brightened copy has lost everything beyond white, and a darkened one everything beyond black.
 - Of two clips, whose quantisation steps are unknown, the original has more fine detail at equal contrast. Each
-generation of video loses detail, but less contrast also leaves less to encode. Where the contrast was changed, the
-histogram counts too: rounding the changed values leaves gaps or spikes, which another encoding blurs but does not fill.
+  generation of video loses detail, but less contrast also leaves less to encode. Where the contrast was changed, the
+  histogram counts too: rounding the changed values leaves gaps or spikes, which another encoding blurs but does not
+  fill.
 """
 
 import json

@@ -66,7 +66,7 @@ class JobOptions(RunOptions):
     - overwrite: all records are deleted.
     - retry_rejects: records with rejects do not count; with `part`, only those of the part.
     - repair: records count if their shards still have the bytes that were written. Damaged idx and sums files are
-    rewritten. A shard that cannot be reproduced byte for byte is left unchanged and raises ShardError.
+      rewritten. A shard that cannot be reproduced byte for byte is left unchanged and raises ShardError.
     - finish: every shard must have a record.
 
     Attributes:

@@ -12,7 +12,7 @@ for masks, the windowed decoder and experts by category (its code is not publish
 - The size of the cube is a condition, like time and category.
 - The mean of the encoder's output conditions the decoder, so that windows without a visible token get global context.
 - The grid holds velocities v (Salimans and Ho, 2022), and the noise is sqrt(1 - a) x + sqrt(a) v. Voxels are too coarse
-to represent the noise itself, which at late times x determines almost completely.
+  to represent the noise itself, which at late times x determines almost completely.
 - With `counts` the encoder reads the number of points in each voxel, since clean points lie where points are dense.
 
 Predicting v = 0 is optimal if only the points' mean 0 and variance 1 are known (see `measure_baseline_loss`).

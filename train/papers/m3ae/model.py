@@ -5,7 +5,7 @@ share this encoder:
 
 - hidden words are predicted from the visible ones and the whole image, after all fusion blocks;
 - hidden patches are predicted from the visible ones and the whole text, after `image_layer` fusion blocks, since pixels
-are more low-level than words; their decoder is a transformer, the words' a linear layer;
+  are more low-level than words; their decoder is a transformer, the words' a linear layer;
 - image-text matching: whether a text belongs to an image is predicted from both, with nothing hidden.
 
 Questions are answered by the same encoder, with the head of M3AE and METER (Dou et al., 2022): a layer to the same
