@@ -14,7 +14,7 @@ OUT=${OUT:-data/first_hour/cluster}
 : "${BUCKET:?say where the shards go, such as BUCKET=s3://my-bucket/k400}"
 case $BUCKET in
   s3://* | gs://* | az://*) ;;
-  *) echo "BUCKET=$BUCKET is not a bucket URL; give one such as s3://my-bucket/k400" >&2 && exit 2 ;;
+  *) echo "BUCKET=$BUCKET is not a bucket URL; pass one such as s3://my-bucket/k400" >&2 && exit 2 ;;
 esac
 if [ -z "${RAW:-}" ]; then
   RAW=$OUT/raw
