@@ -63,7 +63,7 @@ def test_all_ranks_of_a_second_training_end_at_once(eleven, tmp_path):
         )
     assert ended.returncode != 0
     assert f"BusyError: another run is writing to {tmp_path} (process {os.getpid()}" in ended.stderr
-    assert "rank 1 stops because another rank failed" in ended.stderr
+    assert "rank 1 stopped because another rank failed" in ended.stderr
 
 
 def test_the_lock_is_held_from_the_trainers_making_to_the_end_of_its_run(trainer, tmp_path):
