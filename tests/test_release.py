@@ -16,7 +16,7 @@ from .test_readme import README, SAMPLE, blocks
 
 ROOT = Path(__file__).parent.parent
 MOST_BYTES = 2_500_000
-FOLDERS = {"pipelines", "preprocess", "samples", "shards", "train", "cli", "modalities", "pages"}
+FOLDERS = {"pipelines", "preprocess", "samples", "shards", "train", "cli", "modalities", "pages", "docs"}
 
 pytestmark = pytest.mark.slow
 
@@ -53,10 +53,14 @@ def test_the_wheel_is_small_and_holds_the_package_alone(dist):
     assert {name.parts[1] for name in names if len(name.parts) > 2 and name.parts[0] == "maskstream"} == FOLDERS
     assert Path("maskstream/py.typed") in names
     assert any(name.suffix == ".j2" for name in names)
-    other = {name for name in names if name.parts[0] == "maskstream" and name.suffix not in (".py", ".j2", ".typed")}
+    pages = {Path("maskstream") / page.relative_to(ROOT) for page in (ROOT / "docs").rglob("*.md")}
+    assert {name for name in names if name.suffix == ".md"} == pages
+    code = (".py", ".j2", ".typed", ".md")
+    other = {name for name in names if name.parts[0] == "maskstream" and name.suffix not in code}
     vendor = Path("maskstream/pages/vendor")
     uplot = {vendor / name for name in ("LICENSE", "uPlot.iife.min.js", "uPlot.min.css")}
-    assert other == {Path("maskstream/train/reached.json"), *uplot}
+    data = {Path("maskstream") / name for name in ("train/reached.json", "docs/evaluation.schema.json")}
+    assert other == data | uplot
 
 
 def test_the_wheel_of_the_tree_is_that_of_the_sdist(dist, tmp_path):
