@@ -41,6 +41,11 @@ PAGES = list(names(yaml.load((ROOT / "mkdocs.yml").read_text(), _Loose)["nav"]))
 PAPERS = ("papers/README.md", "papers/videomae-v2.md")
 """Of the pages of papers, which have one form, the list and a page with wide tables."""
 
+REFERENCE = ("reference/pipelines.md", "reference/pipelines/loaders.md", "reference/commands/maskstream-shards.md")
+"""Of the generated pages, one of each form: a package, its classes and functions, a command."""
+MOST_PIXELS = 12_000
+"""The height of a page of the reference, in a window 1280 px wide."""
+
 
 class _Quiet(SimpleHTTPRequestHandler):
     def log_message(self, *words: object) -> None:
@@ -48,13 +53,19 @@ class _Quiet(SimpleHTTPRequestHandler):
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory, browser: Browser) -> Iterator[str]:
-    """The URL of the site, built and served; it is not built where there is no browser."""
+def built(tmp_path_factory: pytest.TempPathFactory, browser: Browser) -> Path:
+    """The folder of the site; it is not built where there is no browser."""
     folder = tmp_path_factory.mktemp("site")
     mkdocs = Path(sys.executable).with_name("mkdocs")
     env = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
     subprocess.run([mkdocs, "build", "--strict", "-q", "-d", folder], cwd=ROOT, env=env, check=True)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(folder)))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def site(built: Path) -> Iterator[str]:
+    """The URL of the site, served."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(built)))
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}/"
@@ -63,10 +74,23 @@ def site(tmp_path_factory: pytest.TempPathFactory, browser: Browser) -> Iterator
     thread.join()
 
 
-@pytest.mark.parametrize("name", [one for one in PAGES if not one.startswith("papers/") or one in PAPERS])
+@pytest.mark.parametrize("name", [*(one for one in PAGES if not one.startswith("papers/")), *PAPERS, *REFERENCE])
 def test_a_page_of_the_site(browser: Browser, site: str, name: str) -> None:
     path = re.sub(r"(^|/)(index|README)\.md$|\.md$", "/", name).lstrip("/")
     assert browser.faults(site + path, tabs=0) == []
+
+
+def test_no_page_of_the_reference_is_too_long(browser: Browser, site: str, built: Path) -> None:
+    paths = sorted(page.parent.relative_to(built).as_posix() for page in built.glob("reference/**/index.html"))
+    assert len(paths) > 60
+    faults: list[str] = []
+    with browser.opened(site, faults) as page:
+        heights = {}
+        for path in paths:
+            page.goto(f"{site}{path}/", wait_until="load")
+            heights[path] = page.evaluate("document.documentElement.scrollHeight")
+    assert {path: height for path, height in heights.items() if not 300 < height <= MOST_PIXELS} == {}
+    assert faults == []
 
 
 def test_the_search_finds_by_the_keyboard_alone(browser: Browser, site: str) -> None:
