@@ -88,7 +88,7 @@ def texts(data: Path, media: Path) -> Iterator[Contest]:
         datasets = importlib.import_module("datasets")
         datasets.disable_progress_bars()
         made = datasets.Dataset.from_dict({"tokens": ids}, datasets.Features(tokens=[datasets.Value("uint16")]))
-        made.save_to_disk(data / "text/arrow")  # so that files are mapped, and nothing of them is checked
+        made.save_to_disk(data / "text/arrow")  # so that files are mapped and their contents are not checked
         table = datasets.load_from_disk(data / "text/arrow").with_format("numpy")
         return by_batch(lambda items: rows(table[[item.index for item in items]]["tokens"]), TEXT_BATCH)
 
@@ -171,7 +171,7 @@ def points(data: Path, media: Path) -> Iterator[Contest]:
     def h5py(order: bool) -> Make:
         file = importlib.import_module("h5py").File(data / f"points/clouds-{order}.h5", "w")
         rows = file.create_dataset("clouds", data=np.stack(clouds))
-        if order:  # rows in random order, as maskstream stores them, so that a stretch of them is a sample
+        if order:  # rows in random order, as maskstream stores them, so that a range of rows is a random sample
 
             def stretch(item: Stored) -> Floats:
                 first = int(rng.integers(CLOUD - POINTS + 1))

@@ -63,10 +63,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--before", type=Path, required=True, help="the checkout before the change")
     parser.add_argument("--after", type=Path, required=True, help="the checkout after it")
-    parser.add_argument("--shards", type=Path, default=Path(), help="a folder in both, for {shards}")
+    parser.add_argument(
+        "--shards", type=Path, default=Path(), help="a folder that both checkouts contain, for {shards}"
+    )
     parser.add_argument("--rounds", type=int, default=5, help="rounds in which both checkouts run once")
-    parser.add_argument("--only", default="cpu", help="compare only numbers whose names contain this")
-    parser.add_argument("--per", default="", help="divide by the number of this name")
+    parser.add_argument("--only", default="cpu", help="compare only numbers whose names contain this text")
+    parser.add_argument("--per", default="", help="divide by the number with this name")
     parser.add_argument("command", nargs="+", help="what Python runs, after --")
     arguments = parser.parse_args()
     checkouts = {"before": arguments.before.resolve(), "after": arguments.after.resolve()}

@@ -136,7 +136,7 @@ def _indexed(folder: Path, copy: Variant) -> Variant:
         index_tars([folder / "found-000000.tar"], as_is=True)
     manifest, same = Manifest.load(folder), range(len(copy.files))
     if len(manifest) != len(copy.files) or manifest.keys(same) != copy.manifest.keys(same):
-        raise SystemExit(f"{folder} does not hold the videos of {copy.manifest.folder} in their order; delete it")
+        raise SystemExit(f"{folder} does not contain the videos of {copy.manifest.folder} in their order; delete it")
     return Variant(name="found", manifest=manifest, files=copy.files)
 
 

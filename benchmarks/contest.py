@@ -91,13 +91,13 @@ class Contest:
             if not reader.same:
                 continue
             if len(rows) != len(items):
-                raise SystemExit(f"{reader.name} made {len(rows)} rows of {len(items)} items")
+                raise SystemExit(f"{reader.name} returned {len(rows)} rows for {len(items)} items")
             apart = [self.difference(ours[item.key], row) for item, row in zip(items, rows, strict=True)]
             self.differs[reader.name] = float(np.mean(apart))
             if self.differs[reader.name] > self.most:
-                raise SystemExit(f"{reader.name} reads something else: {self.differs[reader.name]:.2f} apart")
+                raise SystemExit(f"{reader.name} returns different data: {self.differs[reader.name]:.2f} apart")
         gc.collect()
-        gc.freeze()  # what is there stays, so that collecting what a turn leaves is quick
+        gc.freeze()  # objects that already exist are kept, so that collecting a turn's garbage is quick
 
     def round(self, number: int) -> None:
         """A turn of each reader, of whom another one begins each time."""

@@ -67,7 +67,7 @@ SIZES = (
 
 
 def encoding(cores: int) -> Iterator[Sequence[str]]:
-    """What the shards cost: rows of a table."""
+    """Yield table rows: the cost of writing shards."""
     yield ("dataset", "encoded as", "CPU hours", f"on {cores:,} cores", "raw", "shards", "tars", "requests")
     for size in SIZES:
         for rate in size.rates:
@@ -89,9 +89,9 @@ def encoding(cores: int) -> Iterator[Sequence[str]]:
 
 
 def reading(nodes: int, epochs: int) -> Iterator[Sequence[str]]:
-    """What a run reads from the store: rows of a table."""
-    head = ("dataset", "samples an epoch", f"{epochs} epochs, no cache", "requests")
-    yield (*head, f"cache, 1 lane, {nodes} nodes", f"cache, {nodes} lanes", "disk a node")
+    """Yield table rows: the bytes and requests of a run."""
+    head = ("dataset", "samples per epoch", f"{epochs} epochs, no cache", "requests")
+    yield (*head, f"cache, 1 lane, {nodes} nodes", f"cache, {nodes} lanes", "disk per node")
     for size in SIZES:
         rate = size.rates[0]
         made = size.media_s * rate.shard_bytes
@@ -109,8 +109,8 @@ def reading(nodes: int, epochs: int) -> Iterator[Sequence[str]]:
 
 
 def feeding(clips_per_gpu: Sequence[float], delay_s: float) -> Iterator[Sequence[str]]:
-    """What feeds a GPU that takes so many samples a second: rows of a table."""
-    yield ("samples/s a GPU", "stored as", "cores", "Gbit/s", "requests/s", f"in flight at {delay_s * 1e3:g} ms")
+    """Yield table rows: the resources needed to feed a GPU at given sample rates."""
+    yield ("samples/s per GPU", "stored as", "cores", "Gbit/s", "requests/s", f"in flight at {delay_s * 1e3:g} ms")
     for wanted in clips_per_gpu:
         for rate in (TRAIN, COPY, SOUND):
             requests = wanted * rate.read_requests
@@ -125,7 +125,7 @@ def feeding(clips_per_gpu: Sequence[float], delay_s: float) -> Iterator[Sequence
 
 
 def table(rows: Iterator[Sequence[str]]) -> str:
-    """The rows in Markdown; the first one is the head."""
+    """Format rows as a Markdown table; the first row is the header."""
     head, *body = rows
     lines = [head, ["---"] + ["---:"] * (len(head) - 1), *body]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -147,17 +147,17 @@ def _time(hours: float) -> str:
 
 
 def tables(cores: int, nodes: int, epochs: int, clips_per_gpu: Sequence[float], delay_s: float) -> list[str]:
-    """All tables in Markdown."""
+    """Return all tables in Markdown."""
     return [table(encoding(cores)), table(reading(nodes, epochs)), table(feeding(clips_per_gpu, delay_s))]
 
 
 def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--cores", type=int, default=256, help="cores that encode")
-    parser.add_argument("--nodes", type=int, default=8, help="nodes that train, each with a cache")
+    parser.add_argument("--cores", type=int, default=256, help="cores used for encoding")
+    parser.add_argument("--nodes", type=int, default=8, help="training nodes, each with a cache")
     parser.add_argument("--epochs", type=int, default=100)
     parser.add_argument("--clips-per-gpu", type=float, nargs="+", default=(100.0, 400.0), help="samples/s of one GPU")
-    parser.add_argument("--delay", type=float, default=0.05, help="seconds that the store takes to answer")
+    parser.add_argument("--delay", type=float, default=0.05, help="response time of the store in seconds")
     given = parser.parse_args(words)
     print("\n\n".join(tables(given.cores, given.nodes, given.epochs, given.clips_per_gpu, given.delay)))
 

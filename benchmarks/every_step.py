@@ -96,7 +96,7 @@ def measure(name: str, folder: Path) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("recipes", nargs="*", help="names of recipes; all tiny ones of both checkouts by default")
-    parser.add_argument("--before", type=Path, help="another checkout to compare this folder's with")
+    parser.add_argument("--before", type=Path, help="another checkout to compare with this folder")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()

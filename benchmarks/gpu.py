@@ -48,15 +48,15 @@ class Step:
 
 STEPS = (
     Step("probe", "driver, libraries, compiler, all graphs", 60),
-    Step("tests", "the tests that need a card", 180, card=True),
-    Step("pixels", "every format against the CPU, and who decoded it", 240),
-    Step("decoding", "clips a second of each decoder beside arithmetic, and the fastest for each format", 420),
+    Step("tests", "the tests that need a GPU", 180, card=True),
+    Step("pixels", "every format against the CPU, and which decoder read it", 240),
+    Step("decoding", "clips per second of each decoder and the estimate, and the fastest for each format", 420),
     Step("challenger", "PyNvVideoCodec on the same clips", 60, card=True, package="PyNvVideoCodec"),
-    Step("training", "steps with each decoder: clips a second, and how long they wait for data", 600),
+    Step("training", "steps with each decoder: clips per second, and time spent waiting for data", 600),
     Step("ranks", "one rank of NCCL: DDP, and FSDP with compiled blocks", 240),
-    Step("flow", "textures that move: error and clips a second of each source", 120, "gpu_motion"),
+    Step("flow", "moving textures: error and clips per second of each source", 120, "gpu_motion"),
     Step("masks", "masks drawn on the device: tokens, waits, launches", 120, "gpu_motion"),
-    Step("endurance", "packets damaged behind the sums, memory, resume", 240),
+    Step("endurance", "packets damaged after the checksums were computed, memory, resume", 240),
 )
 """In the order in which they say most: a run that is cut off has the first ones."""
 
@@ -65,7 +65,7 @@ def main() -> None:
     """Runs the steps, or one of them in this process."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ROOT / "runs/gpu.json")
-    parser.add_argument("--only", default="", help="the names of steps, separated by commas")
+    parser.add_argument("--only", default="", help="names of steps, separated by commas")
     parser.add_argument("--step", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     rig = gpu_rig.find_rig()
@@ -103,7 +103,7 @@ def run(step: Step, rig: gpu_rig.Rig) -> dict[str, Any]:
         try:
             code = subprocess.run(words, stdout=out, stderr=errors, timeout=step.seconds, check=False).returncode
         except subprocess.TimeoutExpired:
-            return {**row, "state": "timed out", "wrong": [f"it took more than {step.seconds} s"]}
+            return {**row, "state": "timed out", "wrong": [f"took more than {step.seconds} s"]}
         out.seek(0)
         errors.seek(0)
         lines, said = out.read().splitlines(), errors.read().splitlines()

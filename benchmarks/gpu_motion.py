@@ -88,8 +88,11 @@ def judged(found: Tensor, step: tuple[int, int]) -> tuple[float, str]:
     true = found.new_tensor([-step[0], -step[1]])[:, None, None]
     error, turned = ((found - each).norm(dim=2).median().item() for each in (true, -true))
     if turned < error:
-        return error, f"what moves by {step} has forward flow, or its sign is wrong"
-    return error, "" if error <= MOST_ERROR else f"what moves by {step} has a median error of {error:.2f} px"
+        return error, f"flow of content that moves by {step} points forward, or its sign is wrong"
+    return (
+        error,
+        "" if error <= MOST_ERROR else f"flow of content that moves by {step} has a median error of {error:.2f} px",
+    )
 
 
 def masks(rig: Rig) -> Found:
@@ -104,9 +107,9 @@ def masks(rig: Rig) -> Found:
         if different or not torch.equal(ours.visible.cpu(), theirs.visible):
             wrong.append(f"{mask}: {different} tokens differ from numba's")
     if rig.is_real and (waits := waiting(grid, field)):
-        wrong.append(f"the masks wait for the card: {waits}")
+        wrong.append(f"the masks wait for the GPU: {waits}")
     work = partial(on_device, MotionGuided(), grid, field)
-    with Launches() as launches:  # of the CPU, where no graph of CUDA launches them together
+    with Launches() as launches:  # on the CPU, where no CUDA graph launches them together
         on_device(MotionGuided(), grid, field[:1].cpu())
     figures = {
         "tokens_compared": tokens,

@@ -87,7 +87,7 @@ def expected(rig: Rig, *, packets: float, size: tuple[int, int], cpu_ms: dict[st
         blocks = packets * -(-size[0] // 16) * -(-size[1] // 16)
         limits[f"{rig.engines} engines of NVDEC"] = [rig.engines * each / blocks for each in ENGINE_BLOCKS_PER_S]
         waits = [rig.cores * 1e6 / (packets * us) for us in reversed(WAIT_US)]
-        limits[f"{rig.cores} threads that wait for NVDEC"] = waits
+        limits[f"{rig.cores} threads waiting for NVDEC"] = waits
     return {name: [round(each) for each in both] for name, both in limits.items()}
 
 

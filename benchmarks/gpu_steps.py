@@ -144,7 +144,7 @@ def pixels(rig: Rig) -> Found:
         held = {
             f"mean difference {mean:.2f}": mean < (mean_601 + 1.5 if kind.matrix == "ITU709" else 3),
             f"largest difference {most:.0f}": most <= 20 or kind.matrix == "ITU709",
-            "a frame is nearer to another": nearest,
+            "a frame is closer to another one": nearest,
             f"{share:.0%} decoded on the CPU, not {kind.on_cpu}": {
                 "none": share == 0,
                 "some": 0 < share < 1,
@@ -183,7 +183,7 @@ def decoding(rig: Rig) -> Found:
                 try:
                     with closing(loader_of(folder, rig.device, decoder, workers=workers)) as loader:
                         rates[own], spent = rate_of(loader, rig, rig.pick(2.0, 0.1))
-                except Exception as error:  # the others still give their figures
+                except Exception as error:  # the other steps still report their figures
                     wrong.append(f"{name} by {own}: {said(error)}")
                 else:
                     cpu_ms |= {decoder: spent} if decoder.startswith("cpu") and not workers else {}
@@ -201,7 +201,7 @@ def slower(rig: Rig, name: str, rates: dict[str, float], limits: dict[str, list[
     best = max(rates.values(), default=0.0)
     if not rig.is_real or best >= least:
         return []
-    return [f"{name}: {best} clips/s at best; {rig.cores} cores alone are to give {least}"]
+    return [f"{name}: at best {best} clips/s; {rig.cores} cores alone should reach {least}"]
 
 
 def packets_of_a_clip(folder: Path) -> float:
@@ -243,7 +243,7 @@ def challenger(rig: Rig) -> Found:
             held = all(pool.map(rises, clips))
             seconds = seconds_of(lambda pool=pool: [*pool.map(rises, clips)], rig, rig.pick(3, 1))
         figures[f"{threads} threads"] = {"clips_per_s": round(len(clips) / seconds, 1)}
-        wrong += [] if held else [f"{threads} threads: frames are not in their order"]
+        wrong += [] if held else [f"{threads} threads: frames are out of order"]
     return figures, wrong
 
 
@@ -263,7 +263,7 @@ def endurance(rig: Rig) -> Found:
         for batch in loader_of(folder, rig.device, "dali", shuffle=False, **settings):
             for key, video in zip(batch.key, batch.video.cpu().float(), strict=True):
                 if key not in damaged and (video - right[key]).abs().mean() > 3:
-                    wrong.append(f"{key}: an undamaged clip has other pixels")
+                    wrong.append(f"{key}: an undamaged clip has wrong pixels")
         run, again = (loader_of(folder, rig.device, "dali", **settings) for _ in range(2))
         for n, batch in zip(range(1, batches + 1), run.repeat(), strict=False):
             if n == batches // 2:
@@ -278,7 +278,7 @@ def endurance(rig: Rig) -> Found:
         bad, cpu = run.stats()["bad"], on_cpu(run)
     grown = (at[-1][0] - at[0][0]) * 100 / (0.75 * batches)
     wrong += [f"device memory grows by {grown:.1f} MiB per 100 batches"] if grown >= 1 else []
-    wrong += [] if kept == ahead else ["a resumed run has other keys or masks"]
+    wrong += [] if kept == ahead else ["a resumed run has different keys or masks"]
     wrong += [] if bad or cpu else ["no damaged clip was noticed"]
     figures = {"device_mib_per_100_batches": grown, "rss_mib": [rss for _, rss in at], "bad": bad, "on_cpu": dict(cpu)}
     return figures, wrong

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 SHIPPED = re.compile(r"(lib(?:av|sw)\w+)-[0-9a-f]+\.so\.(\d+)")
-REMEDY = "it needs FFmpeg's shared libraries: apt-get install ffmpeg"
+REMEDY = "needs FFmpeg's shared libraries: apt-get install ffmpeg"
 
 
 def start_with_pyav_libraries(folder: Path) -> None:

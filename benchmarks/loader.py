@@ -61,7 +61,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
-    print(f"files and shards to read: {arguments.data} (made once, which takes a few minutes)", flush=True)
+    print(f"files and shards to read: {arguments.data} (created once, which takes a few minutes)", flush=True)
     module, function = MODULES[arguments.modality]
     contests = getattr(importlib.import_module(module), function)(arguments.data, arguments.media)
     only = [name for name in arguments.only.split(",") if name]
@@ -102,10 +102,10 @@ def write_between(page: Path, name: str, text: str) -> None:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--modality", choices=("all", *MODULES), default="video")
-    parser.add_argument("--rounds", type=int, default=9, help="rounds in which all readers take turns")
-    parser.add_argument("--only", default="", help="the tables to make, separated by commas, such as train,cores")
-    parser.add_argument("--docs", type=Path, help="the page that gets the tables")
-    parser.add_argument("--out", type=Path, help="the JSON file to write, by default in --data")
+    parser.add_argument("--rounds", type=int, default=9, help="rounds in which every reader takes a turn")
+    parser.add_argument("--only", default="", help="tables to create, separated by commas, such as train,cores")
+    parser.add_argument("--docs", type=Path, help="page into which the tables are written")
+    parser.add_argument("--out", type=Path, help="JSON file to write, by default in --data")
     parser.add_argument("--data", type=Path, default=ROOT / "runs/bench", help="folder of the files and shards")
     parser.add_argument("--media", type=Path, default=ROOT / "data/raw/sample", help="the sample dataset's folder")
     return parser.parse_args()

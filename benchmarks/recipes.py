@@ -312,7 +312,7 @@ def write(rows: Sequence[Row], out: Path, docs: Path, shown: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("recipe", nargs="*", help="names; all tiny recipes with a sample set by default")
+    parser.add_argument("recipe", nargs="*", help="names of recipes; by default all tiny ones that have a sample set")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--data", type=Path, default=Path("data"))
     parser.add_argument("--out", type=Path, default=Path("runs"))

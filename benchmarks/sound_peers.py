@@ -180,7 +180,7 @@ def clips_with_sound(data: Path, media: Path) -> Iterator[Contest]:
     stream = ahead.repeat()
 
     def items(epoch: int) -> list[Segment]:
-        while epoch not in drawn:  # the loader says which clips it shows
+        while epoch not in drawn:  # the loader reports which clips it returns
             shown = [next(stream) for _ in range(len(ahead))]
             drawn[len(drawn)] = [
                 Segment(key=key, file=files[key], start_s=float(start), pts_s=tuple(pts.tolist()))

@@ -84,7 +84,7 @@ class Checkout:
         for line in self.process.stdout:
             if line.startswith("{"):
                 return json.loads(line)["answer"]
-        raise SystemExit("a checkout's process has ended; its error is above")
+        raise SystemExit("a checkout's process has ended; see its error above")
 
     def measure(self, name: str) -> float:
         """The processor time of the work in ms, or inf if it cannot be done."""

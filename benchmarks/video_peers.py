@@ -94,7 +94,7 @@ def loader_of(variant: Variant, batch: int = BATCH, **settings: Any) -> Any:
 def sampler_of(manifest: Manifest, output: Any = "rgb") -> Any:
     """The sampler of the loaders."""
     data = VideoData(clip=VideoClip(), augment=MultiScaleCrop(), output=output)
-    device = "cuda:0" if output == "yuv" else "cpu"  # planes are for a card; making them needs none
+    device = "cuda:0" if output == "yuv" else "cpu"  # planes are for a GPU, but creating them does not need one
     return data.sampler(Split.open(manifest.folder, "video", device=device, threads=1, seed=SEED))
 
 

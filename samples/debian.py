@@ -38,7 +38,7 @@ def fetch_debian_folder(package: str, inside: str, root: Path) -> Path:
         _download(package, folder)
         files = sorted(folder.glob("*.deb"))
         if not files:
-            raise DatasetError(f"apt-get downloaded no file of {package}")
+            raise DatasetError(f"apt-get did not download {package}")
         _run(["dpkg-deb", "-x", files[0].name, "content"], folder, package)
         if not (folder / "content" / inside).is_dir():
             raise DatasetError(f"{files[0].name} contains no folder {inside}")

@@ -151,5 +151,5 @@ def require_version(package: str, needed: str, *, work: str, extra: str) -> None
         found = "none"
     if found != needed:
         raise DatasetError(
-            f"{work} with the package {package} {needed}, {found} is installed: pip install 'maskstream[{extra}]'"
+            f"{work} with {package} {needed}, but {found} is installed: pip install 'maskstream[{extra}]'"
         )

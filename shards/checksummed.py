@@ -37,7 +37,7 @@ def read_checksummed(data: bytes) -> Json:
     written = fields.pop(CHECKSUM)
     try:
         found = _sum(fields)
-    except RecursionError as error:  # it may be read at a depth at which it cannot be written
+    except RecursionError as error:  # parsing may succeed at a nesting depth at which writing fails
         raise ValueError("it is nested too deeply") from error
     if found != written:
         raise ValueError("its contents do not match its checksum")

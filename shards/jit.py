@@ -83,7 +83,9 @@ class _Cache(FunctionCache):
         constants = [(name, value) for name, value in function.__globals__.items() if isinstance(value, _CONSTANTS)]
         folder = Path(super().cache_path)
         self._folder = folder if folder.name == "__pycache__" else make_own_folder(folder)
-        self._source = sha256(repr((texts, sorted(constants))).encode()).hexdigest()  # constants may come from others
+        self._source = sha256(
+            repr((texts, sorted(constants))).encode()
+        ).hexdigest()  # constants may come from other modules
 
     @property
     def cache_path(self) -> str:

@@ -128,7 +128,7 @@ class takes_fields(Generic[FieldsP, ConfigT]):  # noqa: N801
 
     def _explain_unknown(self, name: str, function: str, allowed: Sequence[str]) -> str:
         hint = getattr(self.config, "ELSEWHERE", {}).get(name) or nearest(name, [*allowed])
-        return f"{function}() has no parameter {name!r}{hint}; allowed are {', '.join(allowed)}"
+        return f"{function}() has no parameter {name!r}{hint}; allowed: {', '.join(allowed)}"
 
 
 def _strip_notes(annotation: object) -> object:

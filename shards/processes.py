@@ -120,7 +120,7 @@ class Process:
             try:
                 return _SERVERS.server(self._also, modules).fork(order, data, files)
             except (EOFError, OSError) as error:
-                log.warning("the server of worker processes is gone (%r); a new one is started", error)
+                log.warning("the server that forks worker processes has ended (%r); starting a new one", error)
                 _SERVERS.forget(self._also)
         return None
 
@@ -235,7 +235,7 @@ class _Spawned:
     def _ended(self) -> int | None:
         try:
             ended, status = os.waitpid(self.pid, os.WNOHANG)
-        except ChildProcessError:  # somebody else has waited for it
+        except ChildProcessError:  # another thread has already waited for it
             return _UNKNOWN
         return os.waitstatus_to_exitcode(status) if ended else None
 

@@ -215,20 +215,20 @@ def no_damage(steps, patch, folder) -> str:
 @fault_of("endurance")
 def other_pixels(steps, patch, folder) -> str:
     spoil(steps, patch, "dali", next_frames)
-    return "an undamaged clip has other pixels"
+    return "an undamaged clip has wrong pixels"
 
 
 @fault_of("endurance")
 def another_resume(steps, patch, folder) -> str:
     patch.setattr(Loader, "load_state_dict", lambda self, state: None)
-    return "a resumed run has other keys or masks"
+    return "a resumed run has different keys or masks"
 
 
 @fault_of("flow")
 def the_wrong_sign(steps, patch, folder) -> str:
     right = Lk.of_clips
     patch.setattr(Lk, "of_clips", lambda self, clips: -right(self, clips))
-    return "has forward flow, or its sign is wrong"
+    return "points forward, or its sign is wrong"
 
 
 @fault_of("masks")
@@ -348,7 +348,7 @@ def test_flow_is_judged_by_sign_and_error(step) -> None:
     true = torch.zeros(1, 2, 2, 4, 4)
     true[:, :, 0] = -3
     assert motion.judged(true, (3, 0)) == (0, "")
-    assert "forward flow, or its sign" in motion.judged(-true, (3, 0))[1]
+    assert "points forward, or its sign" in motion.judged(-true, (3, 0))[1]
     assert "a median error of 1.00 px" in motion.judged(true + torch.tensor([0, 1])[:, None, None], (3, 0))[1]
 
 

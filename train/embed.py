@@ -135,7 +135,7 @@ def write_embeddings(
     with sole_writer(folder):
         made = _read_made(folder, about)
         if made.files:
-            log.info("%s has %d of %d samples already; continuing after them", folder, made.samples, len(split))
+            log.info("%s already has %d of %d samples; continuing after them", folder, made.samples, len(split))
         progress.phase(f"embedding {split.location}", len(split), made.samples, "samples")
         with compute_threads(device), closing(_rows(model, config, split, options, device, made)) as rows:
             made = _write(_count_written(rows, progress), folder, made, options.file_rows, options.dtype, about)

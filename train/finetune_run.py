@@ -137,7 +137,7 @@ def finetune(
         validation = _validation(tuning, recipe, train, held_out, options)
     elif options.patience is not None:
         raise ValueError(
-            f"patience={options.patience} counts validations, but there are none; pass val, a held-out split"
+            f"patience={options.patience} counts validations, but there are none; pass val, a validation split"
         )
     if recipe.schedule.base_lr == tuning.recipe.schedule.base_lr:
         _tell_rate(recipe)
@@ -168,7 +168,7 @@ def _balance(recipe: Recipe[Any], train: Manifest) -> Recipe[Any]:
     """Return the recipe with class weights that compensate for the number of samples per class in the split."""
     model = recipe.model
     if not isinstance(model, LabelsConfig):
-        raise ValueError(f"a {type(model).__name__} has no class weights; leave out balanced")
+        raise ValueError(f"a {type(model).__name__} does not support class weights; leave out balanced")
     return replace(recipe, model=replace(model, class_weights=compute_balanced_weights(train.label, model.classes)))
 
 
@@ -190,8 +190,8 @@ def _tell_rate(recipe: Recipe[Any]) -> None:
     samples, rate = recipe.batch_size * recipe.accumulate * world_size(), recipe.schedule.base_lr
     if isinstance(recipe.model, LabelsConfig) and samples < 256 and rank() == 0:
         log.warning(
-            "the learning rate is %.2g: base_lr=%g is for 256 samples a step, and this run has %d; few steps learn "
-            "more with --set schedule.base_lr=%.2g, which makes it %g",
+            "the learning rate is only %.2g, because base_lr=%g is for 256 samples per step and this run has %d; "
+            "with few steps, --set schedule.base_lr=%.2g learns more, which makes it %g",
             *(rate * samples / 256, rate, samples, rate * 256 / samples, rate),
         )
 

@@ -73,7 +73,9 @@ def make_targets(model: Model[Any], batch: Any) -> Tensor:
             return quantiser.ids(batch.video if hasattr(batch, "video") else batch.image).flatten(1).int()
         if isinstance(model, GivesTokens):
             return model.token_features(batch)
-    raise ValueError(f"a {type(model).__name__} has neither token features nor a quantiser, so it cannot make targets")
+    raise ValueError(
+        f"a {type(model).__name__} has neither token features nor a quantiser, so it cannot create targets"
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -63,7 +63,7 @@ class Native(Config):
     def validate(self) -> None:
         if not isinstance(self.most, Schedule) and self.most < self.multiple**2:
             raise ValueError(
-                f"most={self.most} is too small: with multiple={self.multiple} a picture has at least "
+                f"most={self.most} is too small: with multiple={self.multiple} an image has at least "
                 f"{self.multiple**2} tokens"
             )
         changes = isinstance(self.least, Schedule) or isinstance(self.most, Schedule)

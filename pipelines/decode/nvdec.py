@@ -60,7 +60,7 @@ def describe_unusual(track: Track, frame: VideoFrame, coded: tuple[int, int], in
     parameter sets are `in_band`, because a header's can be rewritten (shards/media/h264_sps.py).
     """
     if frame.format.name not in PLANAR_420:
-        return f"{frame.format.name}; 8 bits and 4:2:0 are decoded"
+        return f"{frame.format.name}; only 8-bit 4:2:0 is decoded"
     if (track.codec == "hevc" or (track.codec == "h264" and in_band)) and coded != (frame.width, frame.height):
         where = "packets" if in_band else "header"
         return (
@@ -107,5 +107,5 @@ def missing_torchcodec() -> str:
         from torchcodec.decoders import Demuxer, VideoPacketDecoder  # noqa: F401
     except (ImportError, OSError, RuntimeError) as error:
         said = " ".join(str(error).split())[:200]
-        return f"it needs torchcodec 0.17 or later, made for this torch ({torch.__version__}), and FFmpeg: {said}"
+        return f"it needs torchcodec 0.17 or later, built for this torch ({torch.__version__}), and FFmpeg: {said}"
     return "" if torchcodec.ffmpeg_major_version else "torchcodec finds no FFmpeg: install its shared libraries"

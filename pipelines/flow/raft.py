@@ -30,8 +30,8 @@ Model = Literal["small", "large"]
 LEAST_SIDE, MULTIPLE = 128, 8
 """Minimum and divisor of the frame sides, in pixels, required by torchvision's networks."""
 NO_WEIGHTS = (
-    "RAFT has no weights; pass flow=Raft(weights='raft_small.safetensors') of maskstream.pipelines.flow, made of "
-    "torchvision's as pipelines/flow/raft.py says"
+    "RAFT has no weights; pass flow=Raft(weights='raft_small.safetensors') of maskstream.pipelines.flow, with "
+    "weights converted from torchvision's as described in pipelines/flow/raft.py"
 )
 
 

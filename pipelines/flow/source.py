@@ -195,7 +195,7 @@ class Codec(SampleFlow):
         if profile in ANCHORED and stride in STRIDES and align % ANCHOR_STRIDE == 0:
             return None
         return (
-            f"motion vectors are flow only in the profiles {' and '.join(ANCHORED)}, at the strides "
+            f"motion vectors can serve as flow only in the profiles {' and '.join(ANCHORED)}, at strides of "
             f"{', '.join(map(str, STRIDES))} and an align of {ANCHOR_STRIDE} or a multiple of it"
         )
 

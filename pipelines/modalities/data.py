@@ -239,9 +239,8 @@ class SplitConfig(DataConfig[BatchT], Generic[PlanT, BatchT]):
         split = replace(split, kept=reduce(np.intersect1d, kept) if kept else None)
         if any(one.finish(split) != source.finish for one in each):
             raise ValueError(
-                f"over_run={dict(self.over_run)}: the work left for the device would depend on the phase; let "
-                "the loader's threads do it, with on_device=False for sounds, or flow='codec' or 'dis' for "
-                "clips"
+                f"over_run={dict(self.over_run)}: the work left for the device would depend on the phase; let the "
+                "loader's threads do it, with on_device=False for audio, or flow='codec' or 'dis' for clips"
             )
         sources = [one._source(one.rows(split), source.finish, split) for one in each]
         seen = [one.visible for one in sources if one.visible is not None]

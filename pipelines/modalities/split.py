@@ -92,7 +92,7 @@ def filled(manifest: Manifest, cache: BlockCache, lanes: int, rank: int, world_s
             of_node / 1e9,
             cache.folder,
             cache.limit_bytes / 1e9,
-            "whole shards are fetched" if whole else "only what is read is kept",
+            "whole shards are fetched" if whole else "only the bytes that are read are cached",
         )
     return CacheFilling(manifest.store, names) if whole and first else None
 
@@ -212,8 +212,8 @@ def open_manifest_of_state(manifest: Manifest, state: Mapping[str, Any]) -> Mani
         ) from gone
     if saved not in found:
         log.warning(
-            "version %d of %s, which the position was saved with, cannot be opened any more (%s); version %d has its "
-            "samples in the same order, but perhaps not all of them",
+            "version %d of %s, with which the position was saved, can no longer be opened (%s); version %d has "
+            "its samples in the same order, but possibly not all of them",
             saved,
             manifest.location,
             gone,
@@ -228,8 +228,8 @@ def open_manifest_of_state(manifest: Manifest, state: Mapping[str, Any]) -> Mani
     opened = Manifest.load(manifest, version=version)
     own = opened.whole_numbers(np.arange(len(opened)))
     log.warning(
-        "the position was saved with version %d of %s, and version %d is current: version %d is opened, which has the "
-        "same samples in the same order, without %d that were removed; a new run reads the current one",
+        "the position was saved with version %d of %s, but version %d is current: opening version %d, which has "
+        "the same samples in the same order, without %d that were removed; a new run reads the current one",
         saved,
         manifest.location,
         manifest.version,
@@ -302,11 +302,11 @@ class SharedOptions(MixOptions, CacheSettings, ProcessOptions, VersionOptions, S
         "prefetch_factor": ": it is prefetch= here",
         "timeout": ": it is worker_timeout= here",
         "persistent_workers": ": workers are kept between epochs",
-        "pin_memory": ": batches are made on device=",
-        "drop_last": ": shuffled epochs have full batches alone, and shuffle=False shows every sample",
-        "sampler": ": weights= says how often samples come",
-        "collate_fn": ": as_dataset(convert) changes batches",
-        "decoders": ": decoders are chosen by arithmetic, which the log prints; backend= and output= choose otherwise",
+        "pin_memory": ": device= selects where batches are created",
+        "drop_last": ": shuffled epochs contain only full batches, and shuffle=False returns every sample",
+        "sampler": ": weights= sets how often samples are drawn",
+        "collate_fn": ": as_dataset(convert) converts batches",
+        "decoders": ": the decoder is chosen by an estimate, which is logged; backend= and output= override it",
     }
     """Parameters of PyTorch's DataLoader and of earlier releases, and what they are here."""
 
@@ -405,8 +405,8 @@ def open_manifest(
             since = _list_removed_since(manifest.store, current, manifest.info)
             if count := len(np.setdiff1d(since, read_removed(manifest.store, manifest.info))):
                 log.warning(
-                    "version %d of %s has %d samples that were removed since, and they are read, as the version is "
-                    "named; `maskstream erase` destroys samples in all versions",
+                    "version %d of %s contains %d samples that were removed later; they are read because this "
+                    "version was requested; `maskstream erase` destroys samples in all versions",
                     version,
                     manifest.location,
                     count,

@@ -108,8 +108,8 @@ def check_targets(location: str | None, weights: str, model: str) -> None:
     found = read_targets_facts(read_description(store), location)["weights"]
     if found != weights:
         raise ValueError(
-            f"targets={location!r} were made by a model with the checksum {found}, but that of {model} has "
-            f"{weights or 'none'}; specify the model that made them, or create new targets with `maskstream "
+            f"targets={location!r} were created by a model with the checksum {found}, but {model} has "
+            f"{weights or 'none'}; specify the model that created them, or create new targets with `maskstream "
             "targets`"
         )
 

@@ -435,7 +435,7 @@ class Loader(Generic[BatchT]):
         if state.get("dataset") != self._identity.get("dataset") and isinstance(state.get(DATASET_VERSION), int):
             return f"Open version {state[DATASET_VERSION]} of the split that it was saved with"
         if _join_part_values(state, "pixels", 1) != _join_part_values(self._identity, "pixels", 1):
-            return "Pixels are made by another arithmetic here: use the release of maskstream that saved it"
+            return "This release computes pixels differently: use the release of maskstream that saved it"
         was, here = (_join_part_values(each, "backend", "cpu") for each in (state, self._identity))
         if was != here:
             where = ", which needs a CUDA device" if was == "dali" else ""

@@ -218,8 +218,8 @@ class Shares:
         rates = list(self.rates(progress, alive))
         if not all(np.isfinite(rate) and rate >= 0 for rate in rates) or not sum(rates) > 0:
             raise ValueError(
-                f"at progress {progress:.6g} of the run, the weights of the parts with samples left yield the "
-                f"shares {rates}; weights must be finite numbers of at least 0, and not all 0"
+                f"at progress {progress:.6g} of the run, the weights of the parts with samples left result in the "
+                f"rates {rates}; weights must be finite numbers of at least 0, and not all 0"
             )
         # Rounded, since the last bit of a power or cosine may differ between machines, and counts must not.
         units = [int(round(rate, 12) * _UNIT) for rate in rates]

@@ -129,7 +129,7 @@ _NAMES = {
     "flow": ("Flow", "codec flow, which shards of the profile train allow, costs least"),
     "mask": ("Drawing masks", "a mask that needs no content, such as random, costs least"),
     "collate": ("Joining batches", "workers join them in several processes"),
-    "finish": ("Finishing batches", "the consumer's process makes it, one batch at a time"),
+    "finish": ("Finishing batches", "the consumer's process does this, one batch at a time"),
 }
 """Description of each stage of any loader, and how to make it cheaper."""
 
@@ -224,8 +224,8 @@ def _describe_loader(
         )
     if threads < cores:
         return (
-            f"Too few threads limit: {threads} of them for {cores} cores; threads={cores}, or workers, would use all. "
-            f"{what} takes most of their time."
+            f"The number of threads limits: {threads} for {cores} cores; threads={cores}, or workers, would use "
+            f"all of them. {what} takes most of their time."
         )
     return f"{what} limits: it is {most / worked:.0%} of the loader's processor time; {remedy}."
 

@@ -91,8 +91,8 @@ class WorkerPool(Generic[HostT]):
         self._at_once = max(_AT_ONCE, _PER_CORE * cores())
         if workers > self._at_once:
             log.warning(
-                "%d worker processes start %d at a time; this process may use %d cores, so more than about workers=%d "
-                "take memory and make no batch sooner",
+                "starting %d worker processes, %d at a time; this process may use %d cores, so more than about "
+                "workers=%d use memory without creating batches sooner",
                 workers,
                 self._at_once,
                 cores(),
@@ -215,7 +215,7 @@ class WorkerPool(Generic[HostT]):
                 if job.deaths == TRIES:
                     raise self._named(job.plan, row, how)
                 epoch, batch = job.plan.number
-                log.warning("worker process %d %s; a new one makes batch %d of epoch %d again", pid, how, batch, epoch)
+                log.warning("worker process %d %s; a new one recreates batch %d of epoch %d", pid, how, batch, epoch)
             worker.start()
             worker.send()
 

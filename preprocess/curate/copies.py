@@ -109,7 +109,7 @@ def _waves_apart(own: Measures, place: int, theirs: Measures, there: int) -> Int
 
 def _drop_repeated(pairs: Ints) -> Ints:
     """Return the distinct pairs, int64 (P, 2), sorted."""
-    length = int(pairs.max(initial=0)) + 1  # one number each, for numpy takes 30 times as long for rows
+    length = int(pairs.max(initial=0)) + 1  # one number per row, because numpy takes 30 times as long for rows
     return np.stack(np.divmod(np.unique(pairs @ [length, 1]), length), 1)
 
 

@@ -36,7 +36,7 @@ def read_kept(path: Path, schema: pa.Schema) -> pa.Table:
         if found.schema.equals(schema) and (found.schema.metadata or {}).get(_CHECKSUM) == _sum(path, found):
             return found.replace_schema_metadata(None)
     except (OSError, ValueError, MemoryError, pa.ArrowException) as error:
-        log.debug("%s is measured again: %s", path, error)
+        log.debug("measuring %s again: %s", path, error)
     return schema.empty_table()
 
 

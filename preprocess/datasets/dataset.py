@@ -196,7 +196,9 @@ def _is_file(path: Path) -> bool:
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:  # a list may contain any text
             return False
-        raise OutageError(f"cannot check for {path} ({error.strerror}); run the same command again") from error
+        raise OutageError(
+            f"cannot check whether {path} exists ({error.strerror}); run the same command again"
+        ) from error
 
 
 def _missing(source: Source, root: Path) -> Reject:

@@ -290,7 +290,7 @@ class _Table:
                 raise row.error(f"the path {path[:80]!a}, which is not a valid path")
             if _URL.match(path):
                 raise row.error(
-                    f"the path {short(path)}, a URL",
+                    f"the path {short(path)}, which is a URL",
                     "Lists contain paths relative to ROOT. Download the files first, or put the list next to them and "
                     "pass their URL as ROOT (--root)",
                 )
@@ -326,7 +326,7 @@ class _Table:
             return value
         if isinstance(value, int) and not isinstance(value, bool):
             return str(value)
-        raise row.error(f"the {self.columns[known]} {short(value)}, not a text")
+        raise row.error(f"the {self.columns[known]} {short(value)}, which is not text")
 
     def _parse_span(self, row: ListRow) -> Span | None:
         start, stop = self._parse_seconds(row, START), self._parse_seconds(row, END)

@@ -328,8 +328,8 @@ def _check_kinds(tables: Sequence[_Table], rows: Sequence[_Row], labels: Sequenc
     named = next((table.path for table in tables if table.names), None) or next(of_names, None)
     if number is not None and named is not None:
         raise DatasetError(
-            f"{_place(*number)}: the label is the number {number[1]['label']}, but the classes of {named} have names. "
-            "Use names in both, as values or as a ClassLabel in the metadata"
+            f"{_place(*number)}: the label {number[1]['label']} is a number, but the classes of {named} have "
+            "names. Use names in both, as values or as a ClassLabel in the metadata"
         )
 
 

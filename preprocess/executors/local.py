@@ -189,8 +189,8 @@ class Worker(Generic[TaskT, RecordT]):
         else:
             advice = "Fix what ended it (see above)"
         return (
-            f"{reason}; {self.task.name} was tried {self.deaths + 1} times. {advice}; then run the same command again, "
-            "which continues"
+            f"{reason}; {self.task.name} was tried {self.deaths + 1} times. {advice}; then run the same command "
+            "again to continue"
         )
 
     def end(self) -> None:

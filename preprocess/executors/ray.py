@@ -128,8 +128,8 @@ def _receive_events(ray: ModuleType, ref: Any, task: TaskT) -> list[Event[TaskT,
     except ray.exceptions.RayError as lost:
         raise WorkerDiedError(
             f"{task.name}: Ray lost it {NODE_RETRIES + 1} times: {lost}. Fix whatever ended its nodes or workers "
-            "(when memory runs out, Ray kills workers: set a memory limit, so that a file that needs too much memory "
-            "is rejected); then run the same command again, which continues"
+            "(when memory runs out, Ray kills workers: set a memory limit, so that a file that needs too much "
+            "memory is rejected); then run the same command again to continue"
         ) from lost
     if failed is not None:
         error, node = failed

@@ -129,7 +129,7 @@ class Cutter:
                 continue
             end_s = ends[source.id]
             if end_s is None:
-                bad[source.id] = ["open", "does not say how long it is; cut it with clips='scenes', or by a list"]
+                bad[source.id] = ["open", "does not declare its duration; cut it with clips='scenes', or with a list"]
                 continue
             edges, skipped = clip_edges(self.clips, found.get(source.id), end_s)
             left_out += skipped
@@ -238,7 +238,7 @@ def _cut_by_list(raw: Dataset, root: Path, path: Path) -> Dataset:
             f"the list {path} does not exist; --clips takes scenes, a duration such as 10s, or a list with path, "
             "start and end"
         )
-    obtain = "A list of --clips has the columns path (relative to ROOT), start and end"
+    obtain = "A list for --clips needs the columns path (relative to ROOT), start and end"
     rows = listed_sources([MediaList(path=path)], root, raw.encoder, obtain=obtain)
     by_path: dict[Path, list[Source]] = {}
     for own in rows.splits.values():

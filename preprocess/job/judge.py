@@ -50,7 +50,7 @@ def check_machine(error: BaseException) -> None:
             raise OutageError(f"this machine cannot continue ({cause.strerror})") from error
         cause = cause.__cause__
     if lacking := _find_lacking():
-        raise OutageError(f"this process has too little left of its {lacking}") from error
+        raise OutageError(f"this process is running out of {lacking}") from error
 
 
 def _find_lacking() -> str | None:
@@ -115,15 +115,15 @@ def retried(
         try:
             return attempt()
         except OutageError as error:
-            report(f"{what}: {error}; it is tried again in {pause_s:g} s")
+            report(f"{what}: {error}; retrying in {pause_s:g} s")
             time.sleep(pause_s)
     try:
         return attempt()
     except OutageError as error:
         raise OutageError(
-            f"{what} failed {len(pauses_s) + 1} times in {sum(pauses_s):g} s: {error}. No damage "
-            "was found in its bytes, so the file is not rejected; fix this and run the same command again, which "
-            "continues (leave out --overwrite)"
+            f"{what} failed {len(pauses_s) + 1} times in {sum(pauses_s):g} s: {error}. No damage was found in its "
+            "bytes, so the file is not rejected; fix the cause and run the same command again to continue "
+            "(without --overwrite)"
         ) from error
 
 
@@ -187,7 +187,7 @@ class Judge:
                 return Judged(outcome=outcome, files=files)
             again = tuple(map(self._state, source.files))
             if again != files:
-                raise OutageError(f"{source.path} changes while it is read")
+                raise OutageError(f"{source.path} changed while it was read")
             is_sure = outcome.stage == UNKEPT or any(outcome.args == before.args for before in rejects)
             if is_sure or len(rejects) + 1 == _ATTEMPTS:
                 return Judged(outcome=Reject(source=source.id, stage=outcome.stage, reason=outcome.reason), files=files)
@@ -225,7 +225,7 @@ class Judge:
         """Raise OutageError if a file has changed since it was read, before it was encoded."""
         for path, before in zip(source.files, files, strict=True):
             if path not in self._damage and not _is_settled(path, before) and self._state(path) != before:
-                raise OutageError(f"{path} changes while it is read")
+                raise OutageError(f"{path} changed while it was read")
 
 
 def _try_source(source: Source, encode: Callable[[Source], Sample]) -> Sample | RejectError:
@@ -260,7 +260,7 @@ def _format_error(error: BaseException) -> str:
     if isinstance(error, DataError):
         return what
     place = traceback.extract_tb(error.__traceback__)[-1]
-    return f"its encoder ended with {type(error).__name__}: {what} ({Path(place.filename).name}:{place.lineno})"
+    return f"its encoder raised {type(error).__name__}: {what} ({Path(place.filename).name}:{place.lineno})"
 
 
 def _is_settled(path: Path, known: FileState) -> bool:

@@ -217,7 +217,7 @@ def run_tasks(
                 what = f"{event.unit} {event.reason}" if isinstance(event, Crashed) else event.reason
                 restarts[task.name] += 1
                 progress.tally("restarts")
-                progress.say(f"{task.name}: {what}; it starts again")
+                progress.say(f"{task.name}: {what}; restarting it")
                 progress.advance(-reported.pop(task.name, 0))
             elif isinstance(event, Retried):
                 progress.tally("retries")

@@ -119,8 +119,9 @@ class JobOptions(RunOptions):
     max_rejects: Annotated[
         float,
         RunFlag(
-            "Largest fraction of sources that may be rejected or missing; above it the run fails and the split stays "
-            "unfinished. Lists of web videos (audioset, vggsound, k400) often name more than exists.",
+            "Largest fraction of sources that may be rejected or missing; above it the run fails and the split "
+            "stays unfinished. Lists of web videos (audioset, vggsound, k400) often contain videos that no "
+            "longer exist.",
             min=0,
             max=1,
         ),
@@ -158,8 +159,8 @@ class JobOptions(RunOptions):
     clips: Annotated[
         str | None,
         DataFlag(
-            "Cut long files into clips: at scenes, or with a network, transnetv2 (video), at silence (audio), every "
-            "so many seconds, such as 10s, or by a list (.csv) with the columns path, start and end "
+            "Cut long files into clips: at scenes, or with a network, transnetv2 (video), at silence (audio), at "
+            "a fixed interval, such as 10s, or by a list (.csv) with the columns path, start and end "
             "(`maskstream docs data`).",
             metavar="HOW",
         ),

@@ -187,7 +187,7 @@ def _explain_unpacked_too(splits: Mapping[str, list[Source]]) -> str:
             packed[path.name, list_members(found[0], damaged=True)[found[1]].size_bytes] = path
     for path in plain if packed else ():
         if path.is_file() and (other := packed.get((path.name, path.stat().st_size))) is not None:
-            return f"{path} is unpacked, and in {other} too; move the archives away, or what was unpacked"
+            return f"{path} exists both unpacked and in {other}; move the archives or the unpacked files away"
     return ""
 
 
@@ -203,12 +203,12 @@ def _check_reach(tree: RawTree, found: Dataset) -> None:
     sources = (source for split in found.splits.values() for source in split)
     first = next(source for source in sources if strange.intersection(source.files))
     path = next(path for path in first.files if path in strange)
-    remedy = "Move them there; or, if you trust who made the list, add --outside-root (outside_root=True)"
+    remedy = "Move them there; or add --outside-root (outside_root=True) if you trust the author of the list"
     if is_url(tree.root):
         remedy = "Remove them from the list"
     raise DatasetError(
-        f"{found.name}: {len(strange)} source files are not below {tree.root}, such as {path} of {first.id!r}: a list "
-        f"or a link leads out. {remedy}"
+        f"{found.name}: {len(strange)} source files are not below {tree.root}, such as {path} of {first.id!r}: a "
+        f"list or a link points outside. {remedy}"
     )
 
 
@@ -404,8 +404,8 @@ def _report_memory() -> Iterator[None]:
         yield
     except MemoryError as error:
         raise OutageError(
-            f"memory ran out ({error or 'no more could be had'}); free some memory, use fewer workers, and run the "
-            "same command again, which continues (leave out --overwrite)"
+            f"memory ran out ({error or 'allocation failed'}); free some memory, use fewer workers, and run the "
+            "same command again to continue (without --overwrite)"
         ) from error
 
 

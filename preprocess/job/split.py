@@ -214,8 +214,8 @@ class SplitJob:
         other = self._records.claim(this_run())
         if other and is_maybe_running(other):
             log.warning(
-                "%s was begun by %s and not finished; if that run still goes on, both write the same bytes, and one "
-                "of them is in vain",
+                "%s was started by %s and is unfinished; if that run is still active, both write the same bytes, "
+                "and one of them is redundant",
                 self.folder,
                 other,
             )

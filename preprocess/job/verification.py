@@ -189,12 +189,12 @@ def repair_split(location: Location) -> RepairReport:
         index = _index(output)
         if index is not None and index.manifest.info["profile"] == FOREIGN:
             report.beyond.append(
-                f"{location} is an index of foreign tars; if it is damaged, `maskstream index` makes it again"
+                f"{location} is an index of foreign tars; if it is damaged, recreate it with `maskstream index`"
             )
             return report
         if index is not None and any(is_elsewhere(name) for name in index.manifest.shard_names):
             report.beyond.append(
-                f"{location} is merged of other splits; repair these, then make it again with `maskstream merge`"
+                f"{location} was merged from other splits; repair those, then run `maskstream merge` again"
             )
             return report
         records = Records(output, WrittenShard)
@@ -246,7 +246,7 @@ def _repair_from_index(output: Output, index: SplitCheck | None, report: RepairR
 def _check_tar(report: RepairReport, name: str, written: list[str] | None) -> bool:
     """Return whether a tar is intact, and add the files rewritten for it, or its damage, to the report."""
     if written is None:
-        report.beyond.append(f"{name} is missing, or its bytes are not those that were written; {_ENCODE}")
+        report.beyond.append(f"{name} is missing, or its bytes have changed; {_ENCODE}")
         return False
     report.repaired.extend(written)
     return True
@@ -270,12 +270,12 @@ def _write_index(
     expected = -(-info.settings["sources"] // info.settings["samples_per_shard"])
     if not whole or len(found) != expected:
         report.beyond.append(
-            f"the index is damaged; it can be written when all of its {expected} shards and records are whole"
+            f"the index is damaged; it can be rewritten once all of its {expected} shards and records are intact"
         )
         return
     if _is_changed(output):
         report.beyond.append(
-            "the index is damaged, and the split was changed after it was made, unknown to its records"
+            "the index is damaged, and the split was modified after its creation, which its records do not cover"
         )
         return
     done = [record for record in found.values() if record is not None]

@@ -244,12 +244,14 @@ class ZipMembers:
         listed, raw = self._zip.infolist(), self._raw
         count = _read_declared_count(raw)
         if count not in (None, len(listed) & _MANY):
-            return f"its list has {len(listed)} files, and its end says {count}"
+            return f"its list has {len(listed)} files, but its end record declares {count}"
         raw.seek(0)
         if (first := min((info.header_offset for info in listed), default=0)) < 0:
             return f"it lacks {-first} bytes before its list"
         if first and raw.read(4) == _LOCAL_HEADER:
-            return f"its list of {len(listed)} files leaves out what is before them; zips were joined with cat"
+            return (
+                f"its list of {len(listed)} files does not cover the data before it; zips may have been joined with cat"
+            )
         return ""
 
     def read_packed_bytes(self, member: ArchiveMember) -> int | None:

@@ -166,7 +166,7 @@ def list_archive(path: Path) -> Listed:
     with _keep_list(path), _wait_alone(base):
         if (known := _known(members, index)) is not None:  # another process has listed it
             return known
-        log.info("%s is listed, which is done once", path)
+        log.info("listing %s, which is done only once", path)
         with _reading(path), _opened(path) as archive:
             found = archive.contents()
             if archive.is_gzip:

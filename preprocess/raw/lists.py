@@ -184,7 +184,9 @@ def _drop_nulls(values: Mapping[str, Any]) -> dict[str, Any]:
     return {
         column: value
         for column, value in values.items()
-        if not (value is None or value != value or (isinstance(value, str) and not value.strip()))  # NaN is not itself
+        if not (
+            value is None or value != value or (isinstance(value, str) and not value.strip())
+        )  # NaN does not equal itself
     }
 
 
@@ -305,7 +307,7 @@ def convert_to_type(rows: Sequence[ListRow], column: str) -> Sequence[Any]:
         for number in result if isinstance(result, list) else [result]:
             _check_held(row, column, value if is_text else number, number)
     if is_text:
-        return [None if value != value else value for value in typed]  # NaN is not itself
+        return [None if value != value else value for value in typed]  # NaN does not equal itself
     kinds = {
         _kind(value): row for value, row in zip(reversed(values), reversed(rows), strict=True) if value is not None
     }

@@ -199,11 +199,11 @@ class TarMembers:
                 damaged_at = reader.find_header(max(reader.end, damaged_at + BLOCK_BYTES))
                 if damaged_at < 0:
                     break
-        what = what or ("it is zero from end to end" if is_empty else "")
+        what = what or ("it contains only zeros" if is_empty else "")
         if what and not found:
             raise DatasetError(f"{self._path} is damaged, or not an archive ({what}); download it again")
         if what and before >= 0:
-            what = f"{what}; {len(found)} of its files can be read, {before} of them before that"
+            what = f"{what}; {len(found)} of its files can be read, {before} of them before the damage"
         elif what:
             what = f"{what}; {len(found)} of its files can be read, and some of them are damaged"
         return Contents(found, what)
@@ -313,7 +313,7 @@ def _open_indexed(path: Path, raw: BinaryIO, index: Path | None) -> Any:
         import indexed_gzip
     except ImportError as error:
         raise DatasetError(
-            f"{path} is read in place with indexed_gzip: pip install 'maskstream[archives]'; or unpack it"
+            f"reading {path} in place needs indexed_gzip: pip install 'maskstream[archives]'; or unpack it"
         ) from error
     file = None if index is None else str(index)
     return indexed_gzip.IndexedGzipFile(

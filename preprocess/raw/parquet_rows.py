@@ -127,7 +127,7 @@ class ParquetRows:
                     break
                 yield batch
         if seen > most:
-            reason = f"is in a group of rows of {seen} bytes or more, packed as {packed}"
+            reason = f"is in a row group of {seen} bytes or more, compressed to {packed}"
             self._too_tight[group, column] = error = self._damaged("check", reason)
             raise error
 

@@ -219,7 +219,7 @@ class ArchivedTree:
                         _make_stand_in(path, member, archive, opened if path.suffix.lower() in lists else None)
         found = {name: what for name, what in damage.items() if what}
         for name, what in found.items():
-            log.warning("%s is damaged (%s); it is read as far as it can be", root / name, what)
+            log.warning("%s is damaged (%s); reading as much of it as possible", root / name, what)
         return cls(root=root, folder=folder, addresses=addresses, damage=found)
 
     def real(self, path: Path) -> Path:

@@ -103,8 +103,8 @@ def append(split: Location | Output, other: Location, *, retried: AbstractSet[st
         ours, theirs = Manifest.open(output.store, whole=True), Manifest.load(other, whole=True)
         if HELD_OUT_OF in ours.info:
             raise DatasetError(
-                f"{ours.location} is held out of {ours.info[HELD_OUT_OF]} and has its shards; append to that, and run "
-                "the same `maskstream split` again, which divides what was added"
+                f"{ours.location} is a validation split of {ours.info[HELD_OUT_OF]} and shares its shards; append "
+                "to that split, then run the same `maskstream split` again, which divides the added samples"
             )
         check_distinct((ours, theirs))
         check_fit(ours, theirs)

@@ -366,7 +366,7 @@ def _build_readme(
     for name, one in facts.items():
         lines += _describe_split(name, splits[name], one)
     if told.rai:
-        lines += ["## About the data", "", *_format_table(("field", "what is said"), [*told.rai.items()])]
+        lines += ["## About the data", "", *_format_table(("field", "description"), [*told.rai.items()])]
     for title, text in (("By", ", ".join(told.creators)), ("From", told.url), ("Cite as", told.cite)):
         lines += [f"{title}: {as_text(text)}", ""] if text else []
     lines += [f"Files, their sha256 and columns: `{CROISSANT}`. `maskstream verify` checks every byte.", ""]
@@ -378,9 +378,9 @@ def _describe_split(name: str, location: Location, one: Mapping[str, Any]) -> li
     if one["samples_per_label"]:
         lines += _format_table(("label", "samples"), [*one["samples_per_label"].items()])
     if one["rejects_per_stage"]:
-        lines += _format_table(("what was wrong with rejects", "sources"), [*one["rejects_per_stage"].items()])
+        lines += _format_table(("reason for rejection", "sources"), [*one["rejects_per_stage"].items()])
     made = {what: one[what] for what in ("dataset", "profile", "settings")}
-    lines += ["How it was made:", "", *_code(json.dumps(made, indent=1)), ""]
+    lines += ["How it was created:", "", *_code(json.dumps(made, indent=1)), ""]
     lines += ["With these libraries:", "", *_code(found), ""] if (found := _format_libraries(location)) else []
     versions = list_versions(open_output(location).store)
     lines += [f"Versions: {', '.join(map(str, versions)) or one['version']}.", ""]

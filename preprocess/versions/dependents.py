@@ -189,9 +189,9 @@ def find_files_that_name(splits: Sequence[Output], folders: Sequence[Location], 
     for place, name in places:
         data = _read(open_output(place), name)
         if data is None:
-            yield f"{within(place, name)} cannot be searched (too large, or unreadable); look whether it names them"
+            yield f"{within(place, name)} cannot be searched (too large, or unreadable); check whether it names them"
         elif _names_one(name.encode("utf-8", "surrogateescape"), forms) or _names_one(_unpacked(name, data), forms):
-            yield f"{within(place, name)} still names them; delete it, or make it again"
+            yield f"{within(place, name)} still names them; delete it, or recreate it"
 
 
 def _is_of_split(name: str) -> bool:

@@ -229,7 +229,7 @@ def _check(
                 "use it, or choose a different folder with --out"
             )
         if (own := there.get(FEW)) != few:
-            what = f"{own['each']} samples of each label by the seed {own['seed']}" if own else "what was held out"
+            what = f"{own['each']} samples of each label by the seed {own['seed']}" if own else "samples held out"
             raise DatasetError(
                 f"{other.location} has {what} of {output.location} already; choose a different folder with --out"
             )

@@ -78,7 +78,7 @@ def erase_from_shard(output: Output, check: SplitCheck, number: int, rows: Seque
                 pass
         _copy(reader, hashed, facts.size_bytes)
         if (reader.position, reader.sha256.hexdigest()) != (facts.size_bytes, facts.sha256):
-            raise ShardError(f"{output.location}/{facts.name} is not what was written; {REMEDY}, then erase")
+            raise ShardError(f"{output.location}/{facts.name} has changed since it was written; {REMEDY}, then erase")
     kept = replace(whole, rows=whole.rows[[row not in rows for row in whole.rows.tolist()]])
     stem = name.removesuffix(".tar")
     output.publish(f"{stem}.idx", _index(kept))

@@ -188,8 +188,8 @@ class _Vocabulary:
         odd = model.get("continuing_subword_prefix") not in (None, "", _WITHIN) or model.get("end_of_word_suffix")
         if not (whole_words or (model.get("type"), cut) == ("BPE", "ByteLevel")) or odd:
             raise DatasetError(
-                f"{manifest.location} has a tokenizer ({model.get('type')}, {cut}) that `maskstream shards` does not "
-                f"train, so what it has learned from the samples cannot be known; {_AGAIN}"
+                f"{manifest.location} has a tokenizer ({model.get('type')}, {cut}) that `maskstream shards` does "
+                f"not train, so it is unknown what it learned from the samples; {_AGAIN}"
             )
         special = {one["content"] for one in definition.get("added_tokens", ())}
         entries = frozenset(model["vocab"]) - special
@@ -218,8 +218,8 @@ class _Vocabulary:
             return
         if where and self.definition["model"].get("unk_token") in tokens:
             raise DatasetError(
-                f"{where} has words that cannot be recovered from its tokens, so what was learned from them cannot be "
-                f"known; {_AGAIN}"
+                f"{where} has words that cannot be recovered from its tokens, so it is unknown what was learned "
+                f"from them; {_AGAIN}"
             )
         word = ""
         for token in tokens:

@@ -126,8 +126,8 @@ def explain_missing_keys(manifest: Manifest, missing: Iterable[str], of: int) ->
     names = sorted(missing)
     shown = list_few(names, repr)
     return (
-        f"{len(names)} of {of} keys are not in {manifest.location}: {shown}; a key is that of a sample (`key` in the "
-        "manifest), not the name of a source"
+        f"{len(names)} of {of} keys are not in {manifest.location}: {shown}; pass sample keys (`key` in the "
+        "manifest), not the names of sources"
     )
 
 
@@ -248,7 +248,7 @@ def erase(split: Location | Output, keys: Iterable[str], *, words: bool = False)
 
 
 def _explain_merged(merged: Output) -> str:
-    return f"{merged.location} is merged with it and not readable until `{merge_command(merged)}` is run again"
+    return f"{merged.location} is merged with it and cannot be read until `{merge_command(merged)}` is run again"
 
 
 @contextmanager

@@ -310,7 +310,7 @@ def _keep_removed(
     """Add the samples that were removed from the merged split itself."""
     numbers, curated = read_removed(output.store, current), read_curated(output.store, current)
     if len(numbers) and (folders != current["settings"][MERGED] or count_part_samples(current) != sum(map(len, found))):
-        # The splits are others or have grown, so the samples have other numbers; an erasure alone changes none.
+        # The splits are different ones or have grown, so sample numbers have changed; an erasure alone changes none.
         if not _is_openable(output, None):
             raise DatasetError(
                 f"{output.location} has {len(numbers)} removed samples, and its splits have gained or lost samples "

@@ -38,13 +38,13 @@ def draw_scene(source: Source) -> DrawnScene:
         of = [int(one) for one in source.meta.get("of", ())]
         files = [source.files[file] for file, *_ in things]
         if not 1 <= side <= LARGEST or any(len(one) != 4 for one in things):
-            raise ValueError(f"a side of {side} pixels and things {things}")
+            raise ValueError(f"an image side of {side} pixels and the objects {things}")
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise RejectError(
-            "decode", f"is not a scene with a side, things and the things of its phrases ({error!r})"
+            "decode", f"is not a scene with a side, objects and the objects of its phrases ({error!r})"
         ) from error
     if not all(0 <= one < len(things) for one in of):
-        raise RejectError("check", f"its phrases refer to the things {of}, but there are {len(things)}")
+        raise RejectError("check", f"its phrases refer to the objects {of}, but there are {len(things)}")
     pixels = np.full((side, side, 3), 255, np.uint8)
     segments = np.zeros((len(things), side, side), np.bool_)
     boxes = []
@@ -52,7 +52,9 @@ def draw_scene(source: Source) -> DrawnScene:
         thing, shape = _cut_thing(path, longer)
         height, width = shape.shape
         if not (0 <= x <= side - width and 0 <= y <= side - height):
-            raise RejectError("check", f"a thing of {width}x{height} pixels at {x}, {y} does not fit in {side}x{side}")
+            raise RejectError(
+                "check", f"an object of {width}x{height} pixels at {x}, {y} does not fit in {side}x{side}"
+            )
         pixels[y : y + height, x : x + width] = thing
         segments[n, y : y + height, x : x + width] = shape
         boxes.append([x, y, x + width, y + height])

@@ -68,7 +68,7 @@ def ldraw_parts(source: Source) -> Cloud:
 def _triangles(file: Path, library: Path, depth: int) -> tuple[Float64, Int64]:
     """Return the triangles of a file, float64 (T, 3, 3), and the piece of each, int64 (T,): BODY, STUD or TUBE."""
     if depth > _MAX_DEPTH:
-        raise RejectError("decode", f"{file.name} places itself, or files are nested more than {_MAX_DEPTH} deep")
+        raise RejectError("decode", f"{file.name} includes itself, or files are nested more than {_MAX_DEPTH} deep")
     try:
         lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError as error:

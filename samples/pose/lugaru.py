@@ -33,7 +33,7 @@ def fetch_lugaru(root: Path) -> list[Source]:
     folder = fetch_debian_folder(PACKAGE, INSIDE, root)
     paths = sorted(path for path in folder.iterdir() if path.is_file() and path.name not in _LEFT_OUT)
     if not paths:
-        raise DatasetError(f"lugaru: {folder} contains no motions; remove it to download it again")
+        raise DatasetError(f"lugaru: {folder} contains no motion files; remove it to download it again")
     meta = {FORMAT: "lugaru"}
     return [
         Source(id=f"lugaru/{path.name}", path=path, label=parse_action_label(path.name), meta=meta, made_by=read)

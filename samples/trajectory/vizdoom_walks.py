@@ -101,13 +101,14 @@ class VizdoomWalk:
                     reason = str(error)
                     game.new_episode()
             raise RejectError(
-                "check", f"no walk of {self.frames} frames was found in {_TRIES} tries; the last {reason}"
+                "check",
+                f"no walk of {self.frames} frames was found in {_TRIES} attempts; the last one failed: {reason}",
             )
 
 
 def check_vizdoom() -> None:
     """Raises DatasetError unless vizdoom is installed in its `VERSION`."""
-    require_version("vizdoom", VERSION, work="walks through maps of Freedoom are recorded", extra="walks")
+    require_version("vizdoom", VERSION, work="recording walks through maps of Freedoom", extra="walks")
 
 
 @contextmanager

@@ -119,7 +119,7 @@ def render(episode: Episode) -> list[UInt8s]:
     """
     policy = _import_policies()[episode.task]()
     frames = []
-    with warnings.catch_warnings():  # a policy warns of actions that it clips
+    with warnings.catch_warnings():  # a policy warns about actions that it clips
         warnings.simplefilter("ignore")
         scene, seen = started(episode)
         with _make_renderer(scene, episode) as draw:
@@ -154,7 +154,7 @@ def _make_renderer(scene: Any, episode: Episode) -> Iterator[Any]:
     scene.model.vis.quality.offsamples = 0
     try:
         renderer = mujoco.Renderer(scene.model, episode.side, episode.side)
-    except Exception as error:  # of libraries of graphics, each with errors of its own
+    except Exception as error:  # graphics libraries raise errors of their own
         raise DatasetError(NO_GL.format(error)) from error
 
     def draw() -> UInt8s:

@@ -112,7 +112,7 @@ def moving_fashion_mnist(
 def draw_clip(source: Source) -> DrawnClip:
     """The clip of image n of the IDX file of a source with the window (n, n + 1)."""
     if source.window is None:
-        raise RejectError("check", "has no window (n, n + 1), which says which image of the file moves")
+        raise RejectError("check", "has no window (n, n + 1), which selects the image of the file that moves")
     moving = MovingPicture(**source.meta["moving"])
     picture = read_idx_image(source.path, source.window[0]).pixels
     return DrawnClip(frames=moving.draw(picture, source.id), fps=moving.fps)

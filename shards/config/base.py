@@ -194,7 +194,8 @@ def _refuse_code(data: Any) -> None:
         if isinstance(one, Mapping):
             if isinstance(kind := one.get(KIND), str) and ":" in kind:
                 raise ValueError(
-                    f"data refer to the kind {kind!r}; only your own commands and configs may refer to code"
+                    f"saved data refers to the class {kind!r}; only commands and configs that you write "
+                    "yourself may refer to code"
                 )
             left += one.values()
         elif is_list(one):

@@ -16,8 +16,8 @@ from maskstream.shards.stores.folders import is_elsewhere
 from .data_errors import REMEDY
 
 _CHANGED = (
-    "a split that this one was merged from or held out of is missing, or samples have been erased from it; "
-    "rerun `maskstream merge` with the same folders, or the same `maskstream split`, which creates a new version"
+    "a split that this one refers to is missing, or samples were erased from it; rerun the `maskstream merge` or "
+    "`maskstream split` command that created this split, with the same folders"
 )
 SIZE_BYTES, SUM = "size_bytes", "xxh3_128"
 

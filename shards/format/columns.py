@@ -288,7 +288,7 @@ class ColumnReader:
         if self._schema.field(name).type != kind:
             raise ShardError(f"{self.path}: column {name!r} is {self._schema.field(name).type}, not {kind}; {REMEDY}")
         for group in range(self._file.num_row_groups):
-            # without threads of Arrow, which may abort a process that ends
+            # without Arrow's threads, which may abort a process at exit
             for chunk in self._file.read_row_group(group, columns=[name], use_threads=False).column(name).chunks:
                 chunk.validate(full=True)
                 yield chunk

@@ -156,8 +156,9 @@ def _find_standing(output: Output) -> dict[str, Any] | None:
 
 def _explain_another(output: Output) -> str:
     return (
-        f"{within(output.location, DATASET_JSON)} already exists and differs from this run's, so another run wrote "
-        "it from other rejects or settings; if none is running, delete it and run the same command again"
+        f"{within(output.location, DATASET_JSON)} already exists and differs from this run's, so another run "
+        "wrote it with different rejects or settings; if no other run is active, delete it and run the same "
+        "command again"
     )
 
 
@@ -281,7 +282,7 @@ def _find_contradiction(
         return None, other  # the other one is damaged, which is reported when it is read
     if is_of_before or not legal or _sum(described) in legal:
         return None, other
-    return f"{path} is not the file that {DATASET_JSON} describes: one of both was changed", other
+    return f"{path} does not match its description in {DATASET_JSON}: one of them was changed", other
 
 
 def _read_if_there(store: Store, name: str) -> bytes | None:
@@ -360,7 +361,7 @@ def _check_form(path: str, info: dict[str, Any]) -> None:
         **{name: isinstance(info[name], str) for name in _TEXTS},
     }
     if wrong := [name for name, has_form in forms.items() if not has_form]:
-        raise ShardError(f"{path}: {' and '.join(wrong)} do not have the form of {FORMAT!r}; {REMEDY}")
+        raise ShardError(f"{path}: {' and '.join(wrong)} are not valid in {FORMAT!r}; {REMEDY}")
 
 
 def _check_names(path: str, info: dict[str, Any]) -> None:

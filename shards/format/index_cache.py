@@ -245,8 +245,8 @@ def open_cached_index(key: str, size_bytes: int, unpack: Unpack) -> IndexFile:
         if isinstance(error, StoreError) and not isinstance(error.__cause__, OSError):
             raise  # of the split, not of the cache folder
         log.warning(
-            "%s cannot hold the index of a manifest (%s), so each process has it in its own memory; pass a folder "
-            "with %s",
+            "%s cannot hold the index of a manifest (%s), so each process keeps it in its own memory; set a "
+            "different folder with %s",
             folder,
             described(error),
             CACHE,

@@ -453,15 +453,15 @@ class Manifest:
         object.__setattr__(self, "store", found.store)
         object.__setattr__(self, "shard_names", found.shard_names)
         log.warning(
-            "%d samples were erased from %s while it is being read: others replace them, and the rest is read from new "
-            "tars",
+            "%d samples were erased from %s during reading: other samples replace them, and the rest are read "
+            "from the new tars",
             erased,
             self.location,
         )
 
     def moved_error(self, i: int, name: str) -> MovedError:
         """Return the error for a request that was made before `reopen`."""
-        return MovedError(**self._where(i), component=name, reason="the sample is in another tar now")
+        return MovedError(**self._where(i), component=name, reason="the sample has moved to another tar")
 
     def _make_removed_error(self, i: int, name: str) -> RemovedError:
         return RemovedError(**self._where(i), component=name, reason="the sample was removed from the split")

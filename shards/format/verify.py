@@ -116,7 +116,7 @@ class SplitCheck:
         if not manifest.whole:  # it can be opened; all samples of the parts are checked
             manifest = Manifest.open(manifest.store, info=manifest.info, cached=cached, whole=True)
         foreign = manifest.info["profile"] == FOREIGN
-        manifest = replace(manifest, store=manifest.store.of_split({}, outside=foreign))  # asks for the sizes itself
+        manifest = replace(manifest, store=manifest.store.of_split({}, outside=foreign))  # looks up the sizes itself
         return cls(manifest, _list_rows_of_shards(manifest), manifest.shards())
 
     def split_problems(self) -> list[str]:
@@ -187,7 +187,7 @@ def _split_problems(manifest: Manifest) -> Iterator[str]:
     declared = set(manifest.shard_names)
     for name in _list_tars(manifest.store) if info["profile"] != FOREIGN else ():
         if name not in declared:
-            yield f"{name}: is not a shard of this split, but readers of all tars in the folder would read it"
+            yield f"{name}: is not a shard of this split, but tools that read all tars in the folder would include it"
 
     truth = {"bytes": int(manifest.shard_bytes.sum())}
     try:

@@ -128,7 +128,7 @@ def open_video(read: Bytes, size_bytes: int) -> FoundVideo:
     try:
         return _index_boxes(read, size_bytes)
     except (_OtherTableError, Mp4Error, struct.error, IndexError, StopIteration, UnknownSpsError):
-        pass  # FFmpeg finds out whether anything is wrong with it
+        pass  # FFmpeg reports what is wrong, if anything
     try:
         return _demux_copy(bytes(read(0, size_bytes)))
     except MediaError as error:

@@ -62,7 +62,7 @@ def parse_starts(body: memoryview) -> dict[int, bool]:
     """By frame number, whether a scene begins before it. Raises Mp4Error for a payload of another form."""
     head = len(SCENES_ID) + _SCENES_HEAD.size
     if len(body) < head:
-        raise Mp4Error(f"the scenes of a GOP have {len(body)} bytes, less than the {head} bytes of their header")
+        raise Mp4Error(f"the scenes of a GOP have {len(body)} bytes, but their header alone has {head}")
     version, distance, frames, first = _SCENES_HEAD.unpack_from(body, len(SCENES_ID))
     bits = body[head:]
     if version != _SCENES_VERSION or distance != DISTANCE or len(bits) != -(-frames // 8):
@@ -122,7 +122,7 @@ def parse_flow(body: memoryview, grid: tuple[int, int]) -> KeyFlow:
     cells.
     """
     if len(body) < _FLOW_HEAD.size:
-        raise Mp4Error(f"the flow of a GOP has {len(body)} bytes, less than its {_FLOW_HEAD.size} bytes of header")
+        raise Mp4Error(f"the flow of a GOP has {len(body)} bytes, but its header alone has {_FLOW_HEAD.size}")
     _, version, distance, rows, columns, frame = _FLOW_HEAD.unpack_from(body)
     whole = len(body) == _FLOW_HEAD.size + 3 * rows * columns
     if version != _FLOW_VERSION or distance != DISTANCE or (rows, columns) != grid or not whole:
@@ -168,7 +168,7 @@ def parse_energy(body: memoryview, grid: tuple[int, int]) -> dict[int, npt.NDArr
     it does not fit a video with this grid of rows and columns of cells.
     """
     if len(body) < _ENERGY_HEAD.size:
-        raise Mp4Error(f"the energy of a GOP has {len(body)} bytes, less than its {_ENERGY_HEAD.size} bytes of header")
+        raise Mp4Error(f"the energy of a GOP has {len(body)} bytes, but its header alone has {_ENERGY_HEAD.size}")
     _, version, distance, frames, rows, columns, first = _ENERGY_HEAD.unpack_from(body)
     if version != _ENERGY_VERSION or distance != DISTANCE or (rows, columns) != grid:
         raise Mp4Error(

@@ -186,8 +186,8 @@ def read_fragments(data: memoryview, track: Track, whole: int | None = None) -> 
         for kind, start, payload, end in boxes(data, 0, whole):
             for run in _read_moof(data, start, (payload, end), track) if kind == b"moof" else ():
                 runs.append(run)
-                # A run may claim billions of packets in a few bytes, if all have default sizes. The count is compared
-                # with the bytes that there are before arrays are made of it.
+                # A run may claim billions of packets in a few bytes, if all have default sizes, so check the count
+                # against the available bytes before allocating arrays.
                 if (count := count + len(run[0])) > len(data) // _PACKET_BYTES:
                     raise Mp4Error(f"at least {count} packets do not fit in {len(data)} bytes")
     except (struct.error, IndexError) as error:

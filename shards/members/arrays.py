@@ -188,13 +188,16 @@ def check_lens(*lens: float) -> str:
     """Return the problem of a lens, or ""."""
     if np.isfinite(lens).all() and min(lens[:2]) > 0:
         return ""
-    return f"has the lens {', '.join(f'{n}={x:g}' for n, x in zip(LENS, lens, strict=True))}; focal lengths are above 0"
+    return (
+        f"has the lens {', '.join((f'{n}={x:g}' for n, x in zip(LENS, lens, strict=True)))}; focal lengths must "
+        "be above 0"
+    )
 
 
 def check_path_poses(path: Floats) -> str:
     """Return the problem of poses (T, 7), or ""."""
     if not (np.abs(path[:, :3]) < FARTHEST_M).all():
-        return f"has a place that is not finite or farther than {FARTHEST_M:g} m away"
+        return f"has a position that is not finite or more than {FARTHEST_M:g} m away"
     lengths = np.linalg.norm(path[:, 3:], axis=1)
     if not (np.abs(lengths - 1) < _UNIT_LENGTH).all():
         return "has a rotation that is not a unit quaternion"

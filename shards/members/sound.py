@@ -71,7 +71,7 @@ def _find_packet_table_problems(table: SoundTable, body: bytes, n_samples: int, 
             packets = group_packets(table.pieces)
             parts = list(decoded(table.form, slice_packet(body, 0, table.pieces, packets)))
             if [len(part) for part in parts] != count_samples(table.pieces, packets).tolist():
-                yield "its packets decode to other numbers of samples than when it was indexed"
+                yield "its packets decode to different numbers of samples than when it was indexed"
                 return
             yield from _find_cell_problems(table, body, packets, parts)
     except SoundTableError as error:
@@ -100,7 +100,7 @@ def _find_cell_problems(table: SoundTable, body: bytes, packets: np.ndarray, who
         )
         found = list(decoded(table.form, data))[kept - begin :]
         if not all(map(np.array_equal, found, whole[kept:stop])):
-            yield f"cell {number} decodes to other samples than when it was indexed, with this version of FFmpeg"
+            yield f"cell {number} decodes to different samples than when it was indexed, with this version of FFmpeg"
             return
 
 

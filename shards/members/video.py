@@ -38,7 +38,7 @@ def find_video_problems(member: Member) -> Iterator[str]:
     problems = list(find_gop_table_problems(index, len(member.data)))
     yield from problems or find_box_problems(index, member.data)
     if not problems and index.header is not None and index.header != member.data[: index.header_size]:
-        yield "the manifest has another header than the member"
+        yield "its header in the manifest differs from the one in the member"
 
 
 def find_video_decode_problems(member: Member) -> Iterator[str]:
@@ -109,7 +109,7 @@ def _find_size_problem(index: VideoIndex, size_bytes: int) -> str | None:
 def _find_reach_problems(index: VideoIndex, reach: Int64s) -> Iterator[str]:
     """Check the ends of anchors as far as that is possible without the member."""
     if index.foreign or any(index.lead.tolist()) or any(first % ANCHOR_STRIDE for first in index.first_frame.tolist()):
-        yield f"the manifest has {ANCHOR_REACH} of GOPs that are open or begin at no multiple of {ANCHOR_STRIDE}"
+        yield f"the manifest has {ANCHOR_REACH} for GOPs that are open or do not begin at a multiple of {ANCHOR_STRIDE}"
     anchors, shares = -(-index.n_frames // ANCHOR_STRIDE), reach.tolist()
     if len(shares) != anchors or min(shares) < 1 or max(shares) > 100:
         yield (

@@ -203,7 +203,7 @@ def waited_for(where: str, request: Callable[[], T]) -> T:
         done, _ = wait([answer], TOLD_S)
         if done:
             return answer.result()
-        log.warning("still waiting for %s; it is tried for %g s", where, RETRY_S)
+        log.warning("still waiting for %s; retrying for up to %g s", where, RETRY_S)
 
 
 def _wait_for_answer(answer: Future[T], request: Callable[[], T]) -> None:

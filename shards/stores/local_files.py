@@ -167,7 +167,7 @@ def _open_new(temporary: Path, path: Path) -> BinaryIO:
     try:
         return temporary.open("xb")
     except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error  # the name that the user has given
+        raise OSError(error.errno, error.strerror, str(path)) from error  # the name that the user passed
 
 
 def _temporary(path: Path) -> Path:
@@ -293,7 +293,7 @@ def joint_writer(folder: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            with suppress(BlockingIOError):  # others still write
+            with suppress(BlockingIOError):  # other processes are still writing
                 _lock(descriptor, path, fcntl.LOCK_EX)
                 path.unlink(missing_ok=True)
 

@@ -26,7 +26,7 @@ RANKS = 4
 """Number of ranks for which the balance of decoding is reported."""
 PREFETCH = 3
 """The loader's default."""
-_LABELS = {"wait": "consumer waits for data", "consumer": "consumer is away"}
+_LABELS = {"wait": "consumer waits for data", "consumer": "consumer computes"}
 
 
 def measure(
@@ -204,7 +204,7 @@ def show(modality: Modality, result: Mapping[str, Any], console: Console) -> Non
 
 def _show_sweep(result: Mapping[str, Any], console: Console) -> None:
     unit = result["unit"]
-    table = Table("workers", "threads of each", f"{unit}/s", "CPU ms each", f"{unit}/s in each round")
+    table = Table("workers", "threads per worker", f"{unit}/s", "CPU ms per sample", f"{unit}/s per round")
     for row in result["tried"]:
         rounds = ", ".join(f"{speed:.1f}" for speed in row["rounds"])
         speeds = (f"{row['samples_per_s']:.1f}", f"{row['cpu_ms_per_sample']:.2f}", rounds)
@@ -229,8 +229,8 @@ def _show_stages(modality: Modality, result: Mapping[str, Any], console: Console
     )
     for line in (
         f"{result['samples_per_s']:.1f} {unit}/s, {result['mb_per_s']:.2f} MB/s read, {result['kb_per_sample']:.1f} kB "
-        f"and {result['cpu_ms_per_sample']:.2f} CPU ms each",
-        f"{result['samples']} {unit} in {result['wall_s']:.1f} s, made by {made_by}; {result['cores']} cores, "
+        f"and {result['cpu_ms_per_sample']:.2f} CPU ms per sample",
+        f"{result['samples']} {unit} in {result['wall_s']:.1f} s, loaded by {made_by}; {result['cores']} cores, "
         f"load {result['load']}",
         *_describe_rows(result),
         result["limit"],
@@ -246,7 +246,7 @@ def _describe_rows(result: Mapping[str, Any]) -> list[str]:
     even = ""
     if balance is not None:
         even = (
-            f"; of {RANKS} ranks the one with the most decodes {balance['median']:.2f} times the mean, "
+            f"; of {RANKS} ranks, the one with the most decodes {balance['median']:.2f} times the mean, "
             f"{balance['worst']:.2f} times in the worst batch"
         )
     return [f"rows are {result['empty']:.2%} empty{even}"]

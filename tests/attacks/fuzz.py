@@ -327,7 +327,7 @@ def ends_of(kind: Kind, files: dict[str, bytes], right: dict[str, list[bytes]], 
         return dict.fromkeys(hostile, "rejected")
     if "refused" in note:
         named = Path(kind.hostile).name in note["refused"] or Path(kind.hostile).parts[0] in note["refused"]
-        named = named or "a list or a link leads out" in note["refused"]
+        named = named or "a list or a link points outside" in note["refused"]
         if not named or (kind.many and len(files) > 1):
             print(f"refused: {note['refused'][:300]}")
             return dict.fromkeys(hostile, "foreign")

@@ -22,7 +22,7 @@ def test_versions_are_those_of_the_packages():
     found = facts()
     for name in ("maskstream", *info.PACKAGES):
         assert found[name] == version(name)
-    assert "libavcodec" in found["FFmpeg of av"]
+    assert "libavcodec" in found["FFmpeg in av"]
     assert set(found) >= {"Python", "CPU", "CUDA", "DALI", "cache of indexes"}
 
 

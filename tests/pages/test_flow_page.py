@@ -49,7 +49,7 @@ def test_sources_that_are_named_and_what_is_refused(split, tmp_path):
     assert "flow-raft" in text
     assert "without raft" not in text
     other = VideoData(clip=VideoClip(frames=4, stride=3, size=48), mask=DATA.mask, patch=8)
-    with pytest.raises(ValueError, match="motion vectors are flow only"):
+    with pytest.raises(ValueError, match="motion vectors can serve as flow only"):
         write_flow_page(split, other, out=tmp_path / "flow.html", sources=[Codec()])
     with pytest.raises(ValueError, match="with a mask that follows flow"):
         write_flow_page(split, VideoData(mask=Tube(ratio=0.9)), out=tmp_path / "flow.html")

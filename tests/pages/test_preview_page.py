@@ -201,7 +201,7 @@ def test_without_mask_or_flow_the_page_says_so():
     batch = replace(make_batch(flow=False), mask=None)
     page = Page(video_page(batch, GRID, title="t", facts={}))
     assert "built without a mask" in page.text
-    assert "gives no flow" in page.text
+    assert "returns no flow" in page.text
     assert not [alt for alt in page.attributes("img", "alt") if alt.startswith(("seen", "flow"))]
 
 
@@ -222,7 +222,7 @@ def test_single_frame_clips_have_no_flow_to_show():
     )
     page = Page(video_page(batch, grid, title="t", facts={}))
     assert "8 of 16 per time step" in page.text
-    assert "gives no flow" in page.text
+    assert "returns no flow" in page.text
 
 
 @pytest.mark.parametrize("shape", [(4, 8, 8), (8, 4, 4)])

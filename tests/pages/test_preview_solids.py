@@ -75,7 +75,7 @@ def test_numbers_of_a_cloud_are_those_of_its_points_and_its_mask():
     assert (with_points.value, with_points.of) == (f"{len(set(own))}", f"{len(set(own) & seen)} visible")
     assert (in_visible.value, in_visible.of) == (f"{sum(token in seen for token in own)}", "of 300")
     assert f"{len(set(own))} of 64 tokens hold points" in figures[1].words
-    assert f"{len(seen - set(own))} that are empty" in figures[2].words
+    assert f"{len(seen - set(own))} visible tokens without" in figures[2].words
     assert [len(figure.items) for figure in figures] == [2, 2, 2]
 
 

@@ -110,7 +110,7 @@ def test_page_is_one_well_formed_file_with_every_part():
     mean = np.linspace(1.2, 0.6, 60)[-20:].mean()
     assert f"Loss, mean of the last 20 steps {mean:.3f}" in page.text
     assert "Time spent waiting for data 25.0 %" in page.text
-    told = ("Learning rate", "samples per second", "judge the pattern inside it", "standard deviation of the true")
+    told = ("Learning rate", "samples per second", "judge only the pattern inside it", "standard deviation of the true")
     for words in told:
         assert words in page.text
     alts = [attrs["alt"] for tag, attrs in page.tags if tag == "img"]

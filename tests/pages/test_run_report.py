@@ -102,7 +102,7 @@ def test_pixels_are_drawn_beside_interpolation_and_unseen_clips_apart(split, tmp
     assert "neither shown nor predicted" not in page.text
     keys = [attrs["data-key"] for tag, attrs in page.tags if tag == "article"]
     assert len(keys) == 6, "reconstructions of two clips of both splits, and the clips of one"
-    assert len(re.findall(r"Error \d\.\d\d, of the interpolation \d\.\d\d", page.text)) == 4
+    assert len(re.findall(r"Error \d\.\d\d, interpolation error \d\.\d\d", page.text)) == 4
     rows = [attrs["alt"].split()[0] for tag, attrs in page.tags if tag == "img" and " at " in attrs["alt"]]
     assert rows[:16] == [row for row in ("original", "seen", "guess", "reconstruction") for _ in range(4)]
     assert "Reconstructions of unseen clips" in page.text

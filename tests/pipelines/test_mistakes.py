@@ -57,7 +57,7 @@ def test_wrong_values(split, given, said):
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("num_workers", "it is workers= here"), ("drop_last", "full batches alone"), ("steeps", "did you mean 'steps'")],
+    [("num_workers", "it is workers= here"), ("drop_last", "only full batches"), ("steeps", "did you mean 'steps'")],
 )
 def test_names_of_other_loaders(split, name, said):
     with pytest.raises(TypeError, match=rf"video_loader\(\) has no parameter {name!r}.*{said}"):

@@ -139,7 +139,7 @@ def test_the_boxes_of_a_scene_are_where_its_things_are(tmp_path):
     segments = np.unpackbits(read_npy(members["segments.npy"].data), axis=-1, count=100)
     for segment, blue in zip(segments, (120, 0, 120), strict=True):
         assert segment.tolist() == (shown[..., 0] == blue).tolist()
-    for change, why in (({"of": [2, 0, 0]}, "refer to the things"), ({"scene": {"side": 9}}, "is not a scene")):
+    for change, why in (({"of": [2, 0, 0]}, "refer to the objects"), ({"scene": {"side": 9}}, "is not a scene")):
         with pytest.raises(RejectError, match=why):
             encoder.encode(replace(source, meta={**meta, **change}))
     far = {"side": 100, "things": [[0, 90, 20, 30]]}

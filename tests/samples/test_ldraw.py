@@ -34,7 +34,7 @@ def test_parts_of_parts_are_placed(tmp_path):
         with pytest.raises(RejectError, match=reason):
             read_ldraw(parts / "d.dat")
     text(parts, "e.dat", "1 16 0 0 0 1 0 0 0 1 0 0 0 1 e.dat\n")
-    with pytest.raises(RejectError, match="places itself"):
+    with pytest.raises(RejectError, match="includes itself"):
         read_ldraw(parts / "e.dat")
 
 

@@ -152,7 +152,7 @@ def test_ids_of_a_tokenizer(tmp_path):
         losses = [learner.loss(one).loss() for one in (batch, replace(batch, fields={}))]
         assert losses[0] == losses[1]
         assert learner.loss(replace(batch, fields={TARGETS: 0 * batch.fields[TARGETS]})).loss() != losses[0]
-    with pytest.raises(ValueError, match=r"made by a model with the checksum .* model.vq"):
+    with pytest.raises(ValueError, match=r"created by a model with the checksum .* model.vq"):
         recipe_of(masked, replace(mage, vq=str(taught(tmp_path, data, vq, seed=1))))
 
 

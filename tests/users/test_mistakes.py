@@ -112,7 +112,7 @@ MISTAKES = (
     (f"{FOLDER} class", "has the column 'class' but no label", "'label'", "rename it"),
     (f"{FOLDER} reversed", "line 2 has the end 0.5 s", "not after its start 1 s", "Correct or remove the line"),
     (f"{FOLDER} missing", "there is no file (1)", "at most 5.0% may be", "--max-rejects 0.51"),
-    (f"{FOLDER} links", "not below links", "if you trust who made the list", "Move them there"),
+    (f"{FOLDER} links", "not below links", "if you trust the author of the list", "Move them there"),
     (f"{FOLDER} longer", "ends at 1.60 s, within the part from 0 s to 60 s", "(list.csv, line 2)", "Fix the sources"),
     (f"{FOLDER} twice", "0.mp4", "line", "key"),
     (f"{FOLDER} words", "soon", "seconds", "line 2"),
@@ -236,7 +236,12 @@ MISTAKES = (
         "set model.v",
     ),
     # After a run
-    ("probe run --data shards/train --test shards/train", "measures memory", "not trained on", "`maskstream split`"),
+    (
+        "probe run --data shards/train --test shards/train",
+        "measures memorisation",
+        "not trained on",
+        "`maskstream split`",
+    ),
     ("report run --data shards/train", "the split that run was trained on", "not trained on", "--same-split"),
     ("evaluate run --data shards/train", "the split that run was trained on", "not trained on", "--same-split"),
     ("probe run --data shards/train --test raw", "no dataset.json in raw", "finished split", "create one"),

@@ -139,9 +139,7 @@ def find_newest_whole(
             damages.append(f"{checkpoint.name}: {error}")
             continue
         if damages:
-            log.warning(
-                "%s is used instead of newer checkpoints, which are damaged: %s", checkpoint, "; ".join(damages)
-            )
+            log.warning("using %s, because newer checkpoints are damaged: %s", checkpoint, "; ".join(damages))
         return checkpoint, position
     if damages:
         raise ResumeError(

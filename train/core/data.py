@@ -143,7 +143,8 @@ def tell_unused_ids(model: object, split: Manifest) -> None:
     ids = read_tokenizer_facts(split.location, split.info).vocabulary
     if model.vocabulary - ids >= PADDING_IDS:
         log.warning(
-            "the tokenizer of %s has %s ids, and the model %s: no text has the others; --set model.vocabulary=%d fits",
+            "the tokenizer of %s has %s ids, but the model has %s, and no text contains the others; --set "
+            "model.vocabulary=%d fits",
             *(split.location, f"{ids:,}", f"{model.vocabulary:,}", ids),
         )
 

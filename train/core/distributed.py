@@ -135,7 +135,7 @@ def _list_gloo_threads() -> dict[str, tuple[str, ...]]:
             facts = dict(line.partition(":\t")[::2] for line in (task / "status").read_text().splitlines())
             if facts.get("Name") == "pt_gloo_runloop":
                 names = "State", "voluntary_ctxt_switches", "nonvoluntary_ctxt_switches"
-                found[task.name] = tuple(facts.get(name, "") for name in names)  # some kernels count no switches
+                found[task.name] = tuple(facts.get(name, "") for name in names)  # some kernels do not count switches
     return found
 
 

@@ -156,7 +156,7 @@ class Guard(Hook):
             return
         event.settle(None)
         if self.mode == "stop" or times == MOST_ROLLBACKS:
-            tried = f", and so they had {times} times before" if times else ""
+            tried = f", as they had {times} times before" if times else ""
             raise CollapseError(
                 f"{found}{tried}; start over with a lower base_lr, a longer warmup, or a momentum closer to 1"
             )

@@ -200,7 +200,10 @@ class Trainer:
                 for hook in self.hooks:
                     hooks.callback(hook.close)
                 if self.step >= self.steps:
-                    self._bar.note(f"{self.out} has its {self.steps} steps; more --steps go on, --no-resume begins")
+                    self._bar.note(
+                        f"{self.out} has completed its {self.steps} steps; pass more --steps to continue, or "
+                        "--no-resume to start over"
+                    )
                 self._advance(goal)
                 with stop.saving():
                     self._writer.finish()
@@ -363,7 +366,7 @@ class Trainer:
         self._begin_hooks()
         if rank() == 0:
             log.warning(
-                "step %d is undone (%s); back to step %d, from where the learning rate is %.2g times the planned one",
+                "rolling back from step %d (%s) to step %d, from where the learning rate is %.2g times the planned one",
                 *(at, why, self.step, self.tally.lr_factor),
             )
 

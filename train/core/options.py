@@ -29,7 +29,7 @@ PROBES = ("knn10", "knn20", "linear", "attentive")
 """The probes that are measured by default."""
 
 Device = Annotated["str | torch.device", RunFlag("Device: auto, cpu, cuda, cuda:1, ...")]
-SameSplit = Annotated[bool, DataFlag("Also measure on samples that were trained on, which is refused otherwise.")]
+SameSplit = Annotated[bool, DataFlag("Allow evaluation on samples that were trained on, which is refused otherwise.")]
 Set = Annotated[
     Sequence[str],
     ModelFlag("Set a field of the recipe, such as model.depth=6 or mask.ratio=0.8; repeatable.", metavar="FIELD=VALUE"),
@@ -99,7 +99,7 @@ class LoopSettings:
             "lower learning rate; auto logs, for models that can collapse."
         ),
     ] = "auto"
-    guard_every: Annotated[int, ModelFlag("Steps between two measurements of the guard.", min=1)] = 20
+    guard_every: Annotated[int, ModelFlag("Steps between guard measurements.", min=1)] = 20
     save_every: Annotated[int, OutputFlag("Steps between checkpoints.", min=1)] = 500
     keep: Annotated[int, OutputFlag("Number of newest checkpoints to keep.", min=1)] = 2
     resume: Annotated[bool, OutputFlag("Continue from the newest complete checkpoint, if there is one.")] = True
@@ -170,7 +170,7 @@ class TrainOptions(TrainingSettings):
     val: Annotated[
         str | Path | None, DataFlag("Validation split on which the recipe's scores are measured during training.")
     ] = None
-    every: Annotated[int, RunFlag("Steps between two validations.", min=1)] = 500
+    every: Annotated[int, RunFlag("Steps between validations.", min=1)] = 500
     best: Annotated[
         str | None,
         OutputFlag("Score whose best weights are kept in RUN/best.safetensors [default: the recipe's first]."),
@@ -180,7 +180,7 @@ class TrainOptions(TrainingSettings):
         str | Path | None,
         DataFlag("Labelled split; a k-NN and a linear probe of its samples are measured during training."),
     ] = None
-    probe_every: Annotated[int, RunFlag("Steps between two measurements of --probe.", min=1)] = 500
+    probe_every: Annotated[int, RunFlag("Steps between probe measurements.", min=1)] = 500
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,9 +204,9 @@ class FineTuneOptions(TrainingSettings):
     ] = "no"
     val: Annotated[
         "SplitLocation | None",
-        DataFlag("Held-out part of the training split; the weights that are best on it are tested."),
+        DataFlag("Validation split of the training data; the weights with the best score on it are tested."),
     ] = None
-    every: Annotated[int, RunFlag("Steps between two measurements on --val.", min=1)] = 500
+    every: Annotated[int, RunFlag("Steps between measurements on --val.", min=1)] = 500
     patience: Annotated[
         int | None, RunFlag("Stop after this many measurements on --val without improvement.", min=1)
     ] = None
@@ -222,9 +222,9 @@ class EmbedOptions:
 
     dtype: Annotated[FeatureType, OutputFlag("Data type of the features.")] = "float32"
     batch_size: Annotated[int, RunFlag("Samples per batch of the encoder.", min=1)] = 64
-    file_rows: Annotated[int, OutputFlag("Most samples per file; a larger split is written to several.", min=1)] = (
-        1 << 16
-    )
+    file_rows: Annotated[
+        int, OutputFlag("Maximum samples per file; a larger split is written to several files.", min=1)
+    ] = 1 << 16
     workers: Annotated[int, RunFlag("Worker processes that decode; 0 uses threads only.", min=0)] = 0
     device: Device = "auto"
     progress: Progress = SILENT
@@ -246,7 +246,7 @@ class ProbeOptions:
         ),
     ] = PROBES
     seeds: Annotated[int, ModelFlag("Number of untrained encoders for comparison.", min=1)] = 3
-    samples: Annotated[int, DataFlag("Most samples of each split.", min=1)] = 10_000
+    samples: Annotated[int, DataFlag("Maximum samples per split.", min=1)] = 10_000
     device: Device = "auto"
     same_split: SameSplit = False
     progress: Progress = SILENT

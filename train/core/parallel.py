@@ -83,7 +83,7 @@ def what_triton_lacks(device: torch.device) -> str | None:
     if find_spec("triton") is None:
         return "Triton (pip install triton)"
     if torch.cuda.get_device_properties(device).major < 7:
-        return "a GPU since Volta"
+        return "a GPU of the Volta generation or newer"
     if "CC" not in os.environ and not any(map(shutil.which, ("gcc", "clang"))):
         return "a C compiler (apt-get install gcc libc6-dev)"
     if not Path(sysconfig.get_path("include"), "Python.h").exists():

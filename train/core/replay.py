@@ -35,8 +35,8 @@ from .sample_losses import AROUND
 from .versions import SeenSplit, find_splits_at
 
 UNRECORDED = (
-    "The run has no record of the version that this step read, so where samples were removed since, the model may have "
-    "had these instead of the ones shown."
+    "The run did not record the version that this step read; if samples were removed later, the model may have "
+    "seen those instead of the ones shown."
 )
 
 

@@ -127,7 +127,7 @@ def count_flops(model: nn.Module, loss: Callable[[], Tensor]) -> int:
     on_cpu = next(model.parameters()).device.type == "cpu"
     with ExitStack() as stack:
         stack.enter_context(torch.compiler.set_stance("force_eager"))
-        if on_cpu:  # the counter does not know the fused attention of CPUs, but the products that it is made of
+        if on_cpu:  # FlopCounter does not know the fused attention of CPUs, only the products that it consists of
             stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         counter = stack.enter_context(FlopCounterMode(display=False))
         loss().backward()  # type: ignore[no-untyped-call]

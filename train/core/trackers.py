@@ -95,7 +95,7 @@ class Trackers(Hook):
             do()
         except Exception as error:
             self._open.pop(name, None)
-            log.warning("%s gets no more metrics of this run: %s: %s", name, type(error).__name__, error)
+            log.warning("%s receives no further metrics of this run: %s: %s", name, type(error).__name__, error)
 
 
 def check_trackers(names: Sequence[str]) -> None:

@@ -288,7 +288,7 @@ def pack_weights(weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> 
     data = memoryview(save(dict(weights), metadata={**metadata, SUM: _sum(weights, metadata)}))
     begin = 8 + int.from_bytes(data[:8], "little")
     head = json.loads(bytes(data[8:begin]))
-    head["__metadata__"] = dict(sorted(head["__metadata__"].items()))  # which `save` writes in a random order
+    head["__metadata__"] = dict(sorted(head["__metadata__"].items()))  # safetensors writes them in a random order
     text = json.dumps(head, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
     return b"".join([len(text).to_bytes(8, "little"), text, data[begin:]])

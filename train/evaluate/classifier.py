@@ -394,7 +394,7 @@ def evaluate(model: AnyClassifier, config: DataConfig[Any], data: Manifest, show
             ShownSamples(title="Classes", reading=READING, batch=batch, rows=range(len(batch)), answers=answers),
         ),
         loss=TrainingLoss(
-            name="The mean cross-entropy of the classes in nats, of mixed and smoothed labels",
+            name="The mean cross-entropy of the classes in nats, with mixed and smoothed labels",
             baseline="the frequencies of classes",
             value=float(entropy.mean() if several else entropy.sum()),
         ),

@@ -23,9 +23,9 @@ from maskstream.shards.format.manifest import Manifest
 
 DataT = TypeVar("DataT", bound=DataConfig[Any])
 NORMALISED = (
-    "The model predicts a token normalised, without its mean and contrast; to draw it, each prediction got the mean "
-    "and the standard deviation of the true token: judge the pattern inside it. A model that learned nothing draws "
-    "flat squares."
+    "The model predicts normalised tokens, without their mean and contrast. To draw them, each prediction was "
+    "given the mean and the standard deviation of the true token, so judge only the pattern inside it. A model "
+    "that learned nothing draws flat squares."
 )
 
 

@@ -30,8 +30,8 @@ TRAINED_ON = "trained_on"
 _JSON = "json"
 _AT_ONCE = 1 << 16
 _REMEDY = (
-    "a score on training samples measures memory, not learning. Pass a split that was not trained on, such as a "
-    "validation split made by `maskstream split`, or add --same-split (same_split=True) to allow them"
+    "a score on training samples measures memorisation, not learning. Pass a split that was not trained on, such "
+    "as a validation split made by `maskstream split`, or add --same-split (same_split=True) to allow them"
 )
 
 

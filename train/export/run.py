@@ -313,8 +313,8 @@ def _card(run: Path, recipe: Recipe[Any], way: Way, done: Exported) -> str:
     if done.own is not None:
         lines += [
             "",
-            f"The library's own processor rounds and places pixels otherwise. With it, {what.lower()} of the same "
-            f"samples differ by {done.own:.1e} of their norm at most:",
+            f"The library's own processor rounds and positions pixels differently. With it, {what.lower()} of the "
+            f"same samples differ by at most {done.own:.1e} of their norm:",
             "",
             _code(way.own),
         ]

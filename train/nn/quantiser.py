@@ -295,7 +295,10 @@ class FrozenQuantiser(nn.Module):
         trained = getattr(model, "quantiser", None)
         if not isinstance(trained, Quantiser) or trained.config != self.config:
             found = trained.config if isinstance(trained, Quantiser) else type(model).__name__
-            return f"the quantiser {path} is {found}, the model wants {self.config}; set model.quantiser to its sizes"
+            return (
+                f"the quantiser {path} is {found}, but the model expects {self.config}; set model.quantiser to "
+                "its sizes"
+            )
         self.quantiser.load_state_dict(trained.state_dict())
         self.loaded.fill_(True)
         return ""

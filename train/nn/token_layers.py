@@ -29,7 +29,7 @@ from maskstream.train.core.dropout import Dropping
 
 from .transformer import NormAt
 
-NO_MASK = "a text model trains on masked tokens, and the batch has no mask; pass a mask to the loader"
+NO_MASK = "a text model trains on masked tokens, but the batch has no mask; pass a mask to the loader"
 NO_IDS = (
     "the batch's mask has no token ids, so the encoder would see the tokens to predict; put the mask into "
     "masks.Replace(mask=..., mask_id=..., vocabulary=...)"
@@ -309,7 +309,7 @@ class Documents:
         mask = real if self.penalty is None else self.penalty.where(real, float("-inf")).to(q.dtype)
         if self.window is not None:
             place = torch.arange(self.longest, device=q.device)
-            # Padding sees all, for a softmax over nothing is NaN, also in its gradient.
+            # Padding attends to all tokens, because a softmax over nothing is NaN, also in its gradient.
             mask = mask & (((place[:, None] - place).abs() <= self.window) | ~real.transpose(2, 3))
 
         def spread(x: Tensor) -> Tensor:

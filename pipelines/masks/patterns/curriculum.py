@@ -50,9 +50,9 @@ SCHEMES = (
         grid=SPECTROGRAM,
         title="From blocks to strips",
         note=(
-            "At first four blocks are predicted, as in I-JEPA; later, more and more often, three smaller ones, "
-            "and the encoder sees none of their times and frequencies. Numbers are from the paper's summaries; "
-            "whole rows and columns follow third-party code."
+            "At first, four blocks are predicted, as in I-JEPA; over the run, three smaller ones become more "
+            "frequent, and the encoder sees none of their times and frequencies. Numbers are from the paper's "
+            "summaries; whole rows and columns follow third-party code."
         ),
         shots=(Shot(caption="the start of the run"), Shot(caption="its end", progress=1.0)),
     ),

@@ -162,7 +162,7 @@ SCHEMES = (
         title="Part decoded",
         note=(
             "The encoder sees the same tokens as in MAE. Of the 147 hidden tokens a random 49 are reconstructed, "
-            "a quarter of all tokens, as in a published command."
+            "a quarter of all tokens, as in the authors' published command."
         ),
     ),
     Scheme(
@@ -174,8 +174,8 @@ SCHEMES = (
         visible=128,
         title="Drop and mask",
         note=(
-            "Half of the tokens are dropped. Others become the mask token; a truncated normal sets their number "
-            "for the whole batch. 128 to 256 are reconstructed."
+            "Half of the tokens are dropped. More become the mask token; their number is drawn from a truncated "
+            "normal for the whole batch. 128 to 256 are reconstructed."
         ),
         shots=(Shot(caption="a batch"), Shot(caption="another epoch's batch", epoch=1)),
     ),

@@ -110,9 +110,9 @@ SCHEMES = (
         grid=CLIP,
         title="Multi-block",
         note=(
-            "Two masks of one clip, eight small blocks and two large ones, all of one aspect ratio: 63 and 81 % "
-            "hidden on average. The published collator cuts a batch to its shortest clip, to 76 and 93 % in "
-            "batches of 24."
+            "Two masks of one clip, eight small blocks and two large ones, all with the same aspect ratio: 63 "
+            "and 81 % hidden on average. The published collator cuts a batch to its shortest clip, to 76 and 93 "
+            "% in batches of 24."
         ),
         shots=(Shot(caption="View 1: short-range"), Shot(caption="View 2: long-range", view=1)),
     ),

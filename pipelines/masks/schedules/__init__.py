@@ -8,7 +8,7 @@ SCHEDULES: tuple[PaperSchedule, ...] = (
     PaperSchedule(
         schedule=Fixed(ratio=0.9),
         title="A number",
-        note="The same ratio for every sample; `ratio=0.9` of a pattern is short for it.",
+        note="The same ratio for every sample; patterns accept a number, such as `ratio=0.9`, as a shorthand.",
     ),
     *random.SCHEDULES,
     *progress.SCHEDULES,

@@ -55,7 +55,7 @@ class DaliSpectrograms:
                 found = self._run(batch, device)
                 spectrogram = self._spectrogram.normalised(found, batch.length, batch.strips)
             except RuntimeError as error:
-                log.warning("DALI failed, torch makes the spectrograms: %s", " ".join(str(error).split()))
+                log.warning("DALI failed, so torch computes the spectrograms: %s", " ".join(str(error).split()))
                 self._pipeline = None
                 spectrogram = self._spectrogram(mono(batch.waveform), batch.length, batch.strips)
         if self._stream:

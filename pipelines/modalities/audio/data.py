@@ -242,8 +242,8 @@ class NoisyData(NoisySettings, SplitConfig[NoisyPlan, NoisyBatch]):
             )
         if self.noise_component is not None and self.noise is None:
             raise ValueError(
-                f"noise_component={self.noise_component!r} selects a sound from the split passed as noise=, "
-                "got noise=None; pass both"
+                f"noise_component={self.noise_component!r} selects audio from the split passed as noise=, got "
+                "noise=None; pass both"
             )
 
     @property

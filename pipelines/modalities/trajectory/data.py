@@ -128,7 +128,9 @@ class TrajectoryData(TrajectorySettings, SplitConfig[TrajectoryPlan, TrajectoryB
         for name in (VIDEO, CAMERA, *((DEPTH,) if self.depth else ())):
             if name not in split.manifest.components:
                 held = ", ".join(split.manifest.components) or "nothing"
-                raise ShardError(f"{split.manifest.store.location} has no {name}; it has {held}. Make its shards again")
+                raise ShardError(
+                    f"{split.manifest.store.location} has no {name}; it has {held}. Write its shards again"
+                )
         return replace(
             self,
             clip=aligned(self.clip, split.manifest.info["profile"]),

@@ -173,7 +173,7 @@ class VideoData(VideoSettings, SplitConfig[ClipPlan, VideoBatch]):
             )
         if self.output in TOKEN_OUTPUTS and (self.mask is None or self.backend in HARDWARE):
             raise ValueError(
-                f"output={self.output!r} makes only the tokens that a mask selects, on the CPU; pass a mask, "
+                f"output={self.output!r} creates only the tokens that a mask selects, on the CPU; pass a mask, "
                 "and leave backend out"
             )
         if self.output == "yuv" and (change := self.changes.title or ("DALI" if self.backend == "dali" else "")):
@@ -399,7 +399,7 @@ class VideoData(VideoSettings, SplitConfig[ClipPlan, VideoBatch]):
     def _decoder(self, split: Split) -> str:
         """Choose the backend of "auto" on a CUDA device; call on a resolved config."""
         if needs := self._needs_rgb(self.flow):
-            log.info("PyAV makes RGB in the loader for %s, because %s needs it there", split.device, needs)
+            log.info("PyAV converts to RGB in the loader for %s, because %s needs RGB there", split.device, needs)
             return "cpu"
         if self.backend == "cpu" or self.targets is not None:
             return "cpu"

@@ -71,7 +71,13 @@ def choose_decoder(
     used = min(cores_of_rank(), threads * max(workers, 1))
     by_cores, by_process = used * 1e3 / (_PLANES_MS * scale), 1e3 / (_RECEIVE_MS if workers else _PYTHON_MS)
     planes = min(by_cores, by_process)
-    held = "" if by_cores <= by_process else ", all that one process takes" if workers else "; workers= would make more"
+    held = (
+        ""
+        if by_cores <= by_process
+        else ", the most that one process can use"
+        if workers
+        else "; workers= would decode more"
+    )
     engines = count_engines(device)
     dali = 0.0
     if engines is not None:
@@ -79,8 +85,8 @@ def choose_decoder(
         dali = min(at_engines, 1e3 / (_FEED_MS if workers else _PACK_MS))
     chosen = "dali" if not unsuited and dali >= MARGIN * planes else "cpu"
     log.info(
-        "backend='auto' on %s (%s): PyAV is expected to make %.0f clips/s, planes of %.1f MB or less, %.1f CPU ms each "
-        "in %d cores (workers=%d%s); DALI %s%s; %s",
+        "backend='auto' on %s (%s): PyAV is expected to decode %.0f clips/s, in planes of up to %.1f MB, at %.1f "
+        "CPU ms each on %d cores (workers=%d%s); DALI %s%s; %s",
         device,
         name_card(device) or "unnamed GPU",
         planes,

@@ -87,7 +87,7 @@ def read_stored_energy(
     numbers, (width, height), (h, w) = frames.tolist(), source, places
     through = [range(before + ANCHOR_STRIDE, now + 1, ANCHOR_STRIDE) for before, now in pairwise(numbers)]
     if lost := {number for steps in through for number in steps} - notes.energy.keys():
-        raise DataError(f"has no stored energy for frames {sorted(lost)[:4]}; make its shards again")
+        raise DataError(f"has no stored energy for frames {sorted(lost)[:4]}; write its shards again")
     cells = np.zeros((len(numbers), -(-height // CELL), -(-width // CELL)), dtype=np.int64)
     for at, steps in enumerate(through, start=1):
         for number in steps:

@@ -210,7 +210,7 @@ class HardwareFinish:
         """Count clips that are decoded on the CPU, and log each reason once."""
         for reason in reasons:
             if reason not in self.on_cpu:
-                log.info("decoded on the CPU, as others like it will be: %s", reason)
+                log.info("decoded on the CPU, as similar clips will be: %s", reason)
             self.on_cpu[reason] += 1
 
     def _decode_on_cpu(self, batch: EncodedBatch, rows: list[int], device: torch.device) -> Tensor:

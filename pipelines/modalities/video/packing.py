@@ -128,7 +128,7 @@ def pack_clip(
         except (DataError, UnknownSpsError) as error:
             return Refusal(f"h264 whose parameter sets cannot be read ({error})")
         if header == data.header:
-            return Refusal(f"h264 of {size[0]}x{size[1]} pixels, whose cropping cannot be taken out of its header")
+            return Refusal(f"h264 of {size[0]}x{size[1]} pixels, whose cropping cannot be removed from its header")
     shown = np.argsort(packets.pts[kept])
     places = np.searchsorted(packets.pts[kept][shown], np.append(packets.pts[key], pts))
     frames, order = np.unique(places, return_inverse=True)
@@ -351,22 +351,22 @@ def unsuited(clips: ClipRowMaker, manifest: Manifest, device: torch.device, back
     if backend == "torchcodec" and (lacks := missing_torchcodec()):
         return lacks
     if change := clips.changes.title:
-        return f"{change} is made on the CPU"
+        return f"{change} runs on the CPU"
     if clips.sees_frames:
-        return f"{clips.mask} needs frames while a sample is made, and {backend} decodes batches"
+        return f"{clips.mask} needs the frames of each sample, but {backend} decodes whole batches"
     if clips.sees_energy:
         return f"{clips.mask} needs the stored energy, but {backend} receives only packets"
     if isinstance(clips.flow, SampleFlow):
         return (
-            f"flow={clips.flow} needs single clips, and {backend} decodes batches (a BatchFlow, or flow='none' with a "
-            "mask that needs none, would suit)"
+            f"flow={clips.flow} needs single clips, but {backend} decodes whole batches (use a BatchFlow, or "
+            "flow='none' with a mask that needs no flow)"
         )
     legal = CODECS.get(device.type, ())
     codecs = manifest.components[clips.component].words["codec"].names
     if not set(codecs) & set(legal):
         return (
-            f"it decodes {' and '.join(legal) or 'nothing'} on the device {device.type!r}, and "
-            f"{manifest.location} holds {', '.join(sorted(codecs))}"
+            f"it decodes {' and '.join(legal) or 'nothing'} on the device {device.type!r}, but "
+            f"{manifest.location} contains {', '.join(sorted(codecs))}"
         )
     if device.type == "cuda" and (missing := missing_libraries()):
         return (

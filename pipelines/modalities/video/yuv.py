@@ -30,7 +30,7 @@ class PlanesFinish:
     def __call__(self, batch: VideoBatch, device: torch.device) -> VideoBatch:
         """Replace planes by pixels."""
         if batch.planes is None:
-            raise ValueError("the host batch has no planes; its sampler makes them with output='yuv'")
+            raise ValueError("the host batch has no planes; its sampler creates them with output='yuv'")
         return replace(batch, video=convert_planes(batch.planes, self.size), planes=None)
 
 

@@ -77,7 +77,9 @@ def read_dicom_pixels(data: bytes, window: Window | None) -> tuple[UInt8s, bool]
             return _shown(_read_stored(file), file, window), str(file.get("LossyImageCompression", "")) == "01"
     except (RejectError, MemoryError):
         raise
-    except Exception as error:  # of a damaged file nearly everything; the words may quote a patient's header
+    except (
+        Exception
+    ) as error:  # pydicom raises almost any exception for damaged files; its message may quote a patient's header
         raise RejectError("decode", f"is a damaged DICOM file: reading it raised {type(error).__name__}") from None
 
 
@@ -140,7 +142,7 @@ def _read_stored(file: Dataset) -> npt.NDArray[Any]:
 
     try:
         return pixel_array(file)
-    except RuntimeError as error:  # of all decoders that there are
+    except RuntimeError as error:  # from all available decoders
         syntax = file.file_meta.TransferSyntaxUID
         raise RejectError(
             "decode",

@@ -389,6 +389,7 @@ def part(pixels: UInt8s, x: int, y: int, width: int, height: int) -> UInt8s:
     """
     if not (0 <= x < x + width <= pixels.shape[1] and 0 <= y < y + height <= pixels.shape[0]):
         raise RejectError(
-            "check", f"has {pixels.shape[1]}x{pixels.shape[0]} pixels, but no part {width}x{height} at {x}, {y}"
+            "check",
+            f"has {pixels.shape[1]}x{pixels.shape[0]} pixels, so it contains no {width}x{height} region at {x}, {y}",
         )
     return pixels[y : y + height, x : x + width]

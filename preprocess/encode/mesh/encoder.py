@@ -71,7 +71,7 @@ def _check_mesh(
         raise RejectError("decode", f"cells have the shape {cells.shape}, expected (cells, 3) or (cells, 4), not empty")
     if cells.min() < 0 or cells.max() >= len(positions):
         raise RejectError(
-            "decode", f"cells name the nodes {cells.min()} to {cells.max()}, but there are {len(positions)} nodes"
+            "decode", f"cells refer to nodes {cells.min()} to {cells.max()}, but there are {len(positions)} nodes"
         )
     if bad := int((~np.isfinite(positions).all(axis=1)).sum()):
         raise RejectError("decode", f"{bad} of {len(positions)} nodes have a position that is not finite")

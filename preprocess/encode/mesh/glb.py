@@ -156,7 +156,7 @@ def _add_below(number: int, nodes: list[Any], meshes: list[int], below: dict[int
     own = meshes[node["mesh"]] if "mesh" in node else 0
     for child in node.get("children", ()):
         if below.get(child) == -1:
-            raise ValueError(f"the node {child} is below itself")
+            raise ValueError(f"the node {child} is its own descendant")
         own += _add_below(child, nodes, meshes, below)
     below[number] = own
     return own

@@ -118,7 +118,7 @@ def _parse_with_trimesh(data: bytes, kind: str) -> tuple[npt.NDArray[Any], npt.N
     try:
         scene = trimesh.load_scene(io.BytesIO(data), file_type=kind, process=False, skip_materials=True)
         parts = [part for part in scene.dump() if isinstance(part, trimesh.Trimesh) and len(part.faces)]
-    except Exception as error:  # parsers of damaged files raise nearly everything
+    except Exception as error:  # for damaged files, parsers raise almost any exception
         raise RejectError("decode", f"trimesh cannot parse it ({type(error).__name__}: {error})") from error
     for part in parts:
         _check_corners(part.vertices, part.faces)

@@ -104,7 +104,7 @@ def _read_field(message: memoryview, wanted: int) -> Iterator[memoryview]:
             continue
         length, at = _read_varint(message, at) if kind == _BYTES else ({_FIXED64: 8, _FIXED32: 4}[kind], at)
         if at + length > len(message):
-            raise ValueError(f"a field of {length} bytes at {at} of {len(message)}")
+            raise ValueError(f"the field at byte {at} has {length} bytes, but the message has only {len(message)}")
         if kind == _BYTES and number == wanted:
             yield message[at : at + length]
         at += length
@@ -121,7 +121,7 @@ def _read_varint(message: memoryview, at: int) -> tuple[int, int]:
             return value, at
         shift += 7
         if shift > 63:
-            raise ValueError(f"a number of more than 64 bits at {at}")
+            raise ValueError(f"the number at byte {at} has more than 64 bits")
 
 
 def mask_crc32c(data: bytes | memoryview) -> int:

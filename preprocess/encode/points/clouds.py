@@ -366,10 +366,10 @@ def decompress_lzf(data: bytes, size: int) -> bytes:
             back, at, length = ((control & 31) << 8 | data[at]) + 1, at + 1, length + 2
             begin = len(made) - back
             if begin < 0 or len(made) + length > size:
-                raise RejectError("decode", "holds compressed bytes that are damaged")
+                raise RejectError("decode", "has damaged compressed data")
             made += made[begin : begin + length] if back >= length else (made[begin:] * (length // back + 1))[:length]
     except IndexError as error:
-        raise RejectError("decode", "holds compressed bytes that end too early") from error
+        raise RejectError("decode", "has compressed data that ends too early") from error
     if len(made) != size:
         raise RejectError("decode", f"decompresses to {len(made)} bytes, but declares {size}")
     return bytes(made)
@@ -413,7 +413,7 @@ def read_e57(path: Path) -> Cloud:
             scans = [_scan(file, file.get_header(n), path.stat().st_size) for n in range(file.scan_count)]
     except RejectError:
         raise
-    except Exception as error:  # libE57Format throws its own, and pye57 whatever it meets
+    except Exception as error:  # libE57Format raises its own exceptions, and pye57 various others
         raise RejectError("decode", f"pye57 cannot read it ({type(error).__name__}: {error})") from error
     if not scans:
         raise RejectError("open", "has no scan; images alone are not points")

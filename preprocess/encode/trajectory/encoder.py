@@ -155,29 +155,31 @@ class TrajectoryEncoder(ProfiledEncoder):
     def validate(self) -> None:
         if self.video.name not in ("train", "fast"):
             raise ValueError(
-                f"profile {self.video.name!r} drops frames or keeps packets, but a walk is rendered and has depth and "
-                "a pose for each frame; use train or fast"
+                f"profile {self.video.name!r} drops frames or keeps packets, but a trajectory has depth and a "
+                "pose for each frame; use train or fast"
             )
 
     def encode(self, source: Source) -> Encoded:
         """Record and encode a trajectory. Raise RejectError if none is found."""
         walk = made_of(source, Walk)
         if walk is None:
-            raise RejectError("open", "is not a walk: made_by does not say what records it")
+            raise RejectError("open", "is not a trajectory: its made_by does not define how to record one")
         return self.encoded(walk)
 
     def encoded(self, walk: Walk) -> Encoded:
         """Encode a trajectory. Raise RejectError if its parts are inconsistent."""
         if not len(walk.frames) == len(walk.depth) == len(walk.path):
             counts = f"{len(walk.frames)} frames, {len(walk.depth)} of depth and {len(walk.path)} poses"
-            raise RejectError("check", f"has {counts}; there is one of each for every moment")
+            raise RejectError("check", f"has {counts}; each frame needs one depth image and one pose")
         if problem := check_path_poses(walk.path):
             raise RejectError("check", problem)
         walk = crop_to_blocks(walk, BLOCK)
         height, width = walk.frames[0].shape[:2]
         fit = fitted(width, height, self.video.short_side)
         if fit.scaled != fit.stored:
-            raise RejectError("check", f"of {width}x{height} pixels would be cropped, but its depth and lens would not")
+            raise RejectError(
+                "check", f"has {width}x{height} pixels, which would be cropped, but its depth and lens would not"
+            )
         with TemporaryDirectory() as folder:
             video = encode_video(write_clip(walk.frames, Path(folder) / "walk.mkv", fps=walk.fps), self.video)
         index = video.index

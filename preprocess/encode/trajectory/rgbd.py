@@ -220,7 +220,7 @@ class RgbdEncoder(ProfiledEncoder):
         first, stop = source.window or (0, 0)
         colours, depth, path = ticks.colours[first:stop], ticks.depth[first:stop], ticks.path[first:stop]
         if not colours:
-            raise RejectError("check", f"has {len(ticks.colours)} moments and none from {first} to {stop}")
+            raise RejectError("check", f"has {len(ticks.colours)} frames, but none from {first} to {stop}")
         files = dict(zip(dict.fromkeys((*colours, *depth)), source.parts[2:], strict=True))
         check_frames(len(colours))
         lasts(len(colours) / ticks.fps)

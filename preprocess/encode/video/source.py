@@ -297,7 +297,7 @@ def decode(
                     continue
                 for frame in _decoded(stream, packet, damage):
                     if first is not None and (frame.pts is None or frame.pts < first):
-                        continue  # it may be damaged, for it may need frames before the keyframe
+                        continue  # it may look damaged only because it needs frames before the keyframe
                     if frame.is_corrupt and damage != "keep":
                         raise DamageError(
                             "decode", _explain_truncated(n_decoded, 0, "the decoder flags a frame as damaged")

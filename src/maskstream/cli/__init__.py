@@ -58,7 +58,7 @@ class _Renamed(TyperGroup):
             now = "mask-score"  # until 0.2 `doctor` scored the masks of a split or of runs; it now takes no argument
         if now:
             errors.print(f"`maskstream {name}` is now `maskstream {now}`; the next release drops the old name")
-            if name != "generate":  # the model of its run decides which paper's it is, so it stays a command
+            if name != "generate":  # the paper depends on the run's model, so this stays a command
                 args = [*now.split(), *rest]
         return super().resolve_command(ctx, args)
 
@@ -120,7 +120,7 @@ def main() -> None:
         app()
     except ValueError as error:
         _fail(error, 2)
-    except (MaskstreamError, FloatingPointError) as error:  # the last one for a loss that is not finite
+    except (MaskstreamError, FloatingPointError) as error:  # the last line is for a loss that is not finite
         _fail(error, 1)
     except OSError as error:
         _fail(explain_os_error(error), 1)
@@ -139,7 +139,7 @@ def run() -> NoReturn:
     (docs/robustness.md).
     """
     code: object = 1
-    # Registered first, so called after the handlers that the command registers, when all threads are joined.
+    # Registered first, so called last, after the handlers that the command registers, when all threads are joined.
     atexit.register(lambda: _leave(code if isinstance(code, int) else int(code is not None)))
     try:
         main()
@@ -154,7 +154,7 @@ def _leave(code: int) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except (OSError, ValueError):  # the reader of a pipe is gone, or the stream is closed
+        except (OSError, ValueError):  # the reader of a pipe has exited, or the stream is closed
             code = code or 120
     os._exit(code)
 

@@ -25,8 +25,10 @@ from maskstream.shards.named import nearest
 
 from .terminal import Json, console, say, show
 
-Name = Annotated[str | None, DataFlag("The one to describe in full [default: all].")]
-Search = Annotated[str | None, DataFlag("Only those whose description contains all of these words.", metavar="WORDS")]
+Name = Annotated[str | None, DataFlag("Name to describe in full [default: list all].")]
+Search = Annotated[
+    str | None, DataFlag("List only entries whose description contains all of these words.", metavar="WORDS")
+]
 if TYPE_CHECKING:
     from maskstream.train.core.model import Model
     from maskstream.train.core.recipe import Recipe
@@ -69,7 +71,7 @@ def datasets(name: Name = None, *, search: Search = None, as_json: Json = False)
         _describe_dataset(one, modality, make) for modality, some in BY_MODALITY.items() for one, make in some.items()
     ]
     entries += [
-        _describe_dataset(one, f"{SAMPLES}{modality}, downloaded or made here", named_dataset(one))
+        _describe_dataset(one, f"{SAMPLES}{modality}, downloaded or generated", named_dataset(one))
         for modality, some in sample_sets().items()
         for one in some
     ]
@@ -274,7 +276,7 @@ def facts() -> dict[str, str]:
         "Python": f"{platform.python_version()} ({platform.python_implementation()}), {platform.platform()}",
         "CPU": f"{platform.machine()}, {len(os.sched_getaffinity(0))} of {os.cpu_count()} cores",
         **{name: _version(name) or "not installed" for name in PACKAGES},
-        "FFmpeg of av": ffmpeg,
+        "FFmpeg in av": ffmpeg,
         "DALI": ", ".join(dali) or "not installed",
         **_list_devices(),
         **{f"extra {name}": words for name, words in _list_extras()},
@@ -328,4 +330,4 @@ def _version(package: str) -> str:
 
 def _place(path: Path) -> str:
     """Return a path, and whether it exists."""
-    return f"{path}{'' if path.exists() else ' (not made yet)'}"
+    return f"{path}{'' if path.exists() else ' (not created yet)'}"

@@ -53,7 +53,7 @@ def flow(
     sources: Annotated[
         Sequence[str],
         DataFlag(
-            "Flow sources, separated by commas: codec, dis, lk, package.module:Name [default: all that are available].",
+            "Flow sources, separated by commas: codec, dis, lk, package.module:Name [default: all available ones].",
             metavar="NAMES",
             parse=split_list,
         ),
@@ -96,7 +96,7 @@ def gallery(
     set_: Set = (),
     own: Own = None,
     samples: Annotated[int, OutputFlag("With --mask: number of samples.", Samples, min=1, max=16)] = 4,
-    root: Annotated[Path, DataFlag("Folder of the sample media, which are downloaded if missing.")] = Path(
+    root: Annotated[Path, DataFlag("Folder of the sample media; missing ones are downloaded.")] = Path(
         "data/raw/sample"
     ),
     seed: Annotated[int, RunFlag("Random seed of the masks.")] = 0,
@@ -117,7 +117,7 @@ def gallery(
     data = of or data
     if mask:
         if data is None:
-            raise ValueError(f"--mask {mask[0]} is drawn on the samples of a split; pass one with --data")
+            raise ValueError(f"--mask {mask[0]} is drawn on the samples of a split; pass a split with --data")
         manifest = Manifest.load(data)
         modality = modality_of(manifest, own)
         say(f"wrote {own_gallery(modality, manifest, mask, out, settings=set_, samples=samples, seed=seed)}")
@@ -162,7 +162,7 @@ def mask_score(
     ratios: Annotated[
         Sequence[float], ModelFlag("Mask ratios, separated by commas.", metavar="RATIOS", parse=_read_numbers)
     ] = (0.25, 0.5, 0.75, 0.9),
-    samples: Annotated[int, DataFlag("Most videos to read.", min=2)] = 5000,
+    samples: Annotated[int, DataFlag("Maximum number of videos to read.", min=2)] = 5000,
     exact: Annotated[
         bool, ModelFlag("Hide an exact number of parts, like masks.Random, instead of each independently.")
     ] = False,
@@ -271,7 +271,7 @@ def bench(
     seconds: Annotated[float, RunFlag("Duration of the measurement.", min=0.01)] = 10.0,
     samples: Annotated[int | None, RunFlag("Stop earlier, after this many samples.", Samples, min=1)] = None,
     step_ms: Annotated[float, RunFlag("Simulated time of a training step per batch in ms.", min=0)] = 0.0,
-    sweep: Annotated[bool, RunFlag("Try several numbers of workers and threads, SECONDS each.")] = False,
+    sweep: Annotated[bool, RunFlag("Measure several combinations of workers and threads, SECONDS each.")] = False,
     storage: CacheSettings,
     as_json: Json = False,
 ) -> None:

@@ -71,11 +71,11 @@ def tabulate_scores(
 def probe(
     runs: Annotated[
         Sequence[Path],
-        ModelFlag("Folders of runs: seeds of one recipe, or of several recipes to compare."),
+        ModelFlag("Folders of runs: several seeds of one recipe, or several recipes to compare."),
     ],
     *,
-    data: Annotated[str, DataFlag("Labelled split that the probes are trained on.")],
-    test: Annotated[str, DataFlag("Labelled split that they are tested on.")],
+    data: Annotated[str, DataFlag("Labelled split on which the probes are trained.")],
+    test: Annotated[str, DataFlag("Labelled split on which the probes are tested.")],
     out: Annotated[Path | None, OutputFlag("JSON file [default: probe.json in the first run of each recipe].")] = None,
     options: ProbeOptions,
     as_json: Json = False,

@@ -27,8 +27,8 @@ Set = Annotated[
 Masks = Annotated[
     Sequence[str],
     DataFlag(
-        "Mask by name, none, or package.module:name for your own. If there are two masks this sets the first, and "
-        "audio_mask=NAME or text_mask=NAME the other. An unknown name lists those that fit.",
+        "Mask by name, none, or package.module:name for your own. With two masks, this sets the first; "
+        "audio_mask=NAME or text_mask=NAME sets the other. An unknown name lists those that fit.",
         metavar="NAME",
     ),
 ]
@@ -52,8 +52,8 @@ class ClipOptions:
     component: Annotated[
         Sequence[str],
         DataFlag(
-            "Component to read, such as cam0.mp4, if samples have several; for video repeatable: clips of the same "
-            "instants of each.",
+            "Component to read, such as cam0.mp4, if samples have several; repeatable for video, to read clips "
+            "of the same instants from each.",
         ),
     ] = ()
     size: Annotated[int | None, DataFlag("Height and width of images and frames in pixels.")] = None
@@ -135,7 +135,7 @@ def leaves(value: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]
 MaxPixels = Annotated[
     int | None,
     RunFlag(
-        "Most pixels of a frame or an image; larger ones are rejected [default: 2^26 (frame), 2^28 (image)].",
+        "Maximum pixels of a frame or an image; larger ones are rejected [default: 2^26 (frame), 2^28 (image)].",
         min=1,
         max=1 << 28,
     ),

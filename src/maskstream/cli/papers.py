@@ -28,11 +28,11 @@ Order = Literal["random", "left_to_right", "confident"]
 
 
 Run = Annotated[Path, ModelFlag("Folder of a run, such as of pmlm-tiny, mdlm-tiny, mage-tiny or maskvit-tiny.")]
-TextData = Annotated[str, DataFlag("Split with the tokenizer of the run.")]
+TextData = Annotated[str, DataFlag("Split with the run's tokenizer.")]
 Text = Annotated[str, ModelFlag("Initial text; [MASK] is a blank.")]
 Blanks = Annotated[int, ModelFlag("Blanks after the text.", min=0)]
 Rounds = Annotated[int, ModelFlag("Rounds of iterative decoding.", min=1)]
-NextBlank = Annotated[Order, ModelFlag("Which blank is filled next.")]
+NextBlank = Annotated[Order, ModelFlag("Order in which blanks are filled.")]
 Seed = Annotated[int, RunFlag("Random seed of all draws.")]
 PageFile = Annotated[Path | None, OutputFlag("HTML file [default: RUN/generated.html].")]
 
@@ -145,14 +145,14 @@ def generate(
 
 
 def kbvqa(
-    data: Annotated[str, DataFlag("Split whose questions are asked.")],
+    data: Annotated[str, DataFlag("Split with the questions to ask.")],
     *,
-    known: Annotated[str, DataFlag("Split of examples and of known answers.")],
+    known: Annotated[str, DataFlag("Split with the examples and known answers.")],
     predictor: Annotated[
         str, ModelFlag("frequent, the folder of a run of vqa-tiny, or package.module:name of a function.")
     ] = "frequent",
     command: Annotated[
-        str | None, ModelFlag("Program that replies to JSON lines, with its arguments; no shell.")
+        str | None, ModelFlag("Program that replies to JSON lines, with its arguments; it is started without a shell.")
     ] = None,
     timeout: Annotated[float, RunFlag("Seconds for each reply of the program.", min=0.1)] = 60.0,
     wordnet: Annotated[Path | None, DataFlag("Folder of WordNet (data.noun), whose glosses are retrieved.")] = None,

@@ -88,8 +88,8 @@ def export(
         done = export_run(run, out, data, to=to)
     what = "raw samples" if done.raw else "samples"
     lines = [
-        f"wrote {out} for {done.reader}; by its README.md, {done.samples} {what} differ from the run's features by "
-        f"{done.difference:.1e} of their norm at most"
+        f"wrote {out} for {done.reader}; with the code of its README.md, {done.samples} {what} differ from the "
+        f"run's features by at most {done.difference:.1e} of their norm"
     ]
     if done.own is not None:
         lines.append(f"with the library's own processor they differ by {done.own:.1e}; README.md has both")
@@ -136,14 +136,14 @@ def report(
     *,
     data: Annotated[str, DataFlag("Split whose samples are reconstructed, preferably for validation.")],
     unseen: Annotated[
-        str | None, DataFlag("Split of sources that were not trained on; its results appear separately.")
+        str | None, DataFlag("Split of sources that the run was not trained on; its results appear separately.")
     ] = None,
     out: Annotated[
         Path | None,
         OutputFlag("HTML file [default: RUN/report.html; for several runs compared.html in the first]."),
     ] = None,
     follow: Annotated[
-        bool, RunFlag("While a process trains the run, write its curves to a page that reloads itself.")
+        bool, RunFlag("While a process trains the run, write its curves to a page that reloads automatically.")
     ] = False,
     same_split: SameSplit = False,
 ) -> None:
@@ -191,17 +191,17 @@ def replay(
     step: Annotated[Sequence[int], RunFlag("Step, from 1; repeatable.", min=1)] = (),
     worst: Annotated[
         int,
-        RunFlag("Also this many steps whose losses stand out most, and with --losses the worst samples.", min=0),
+        RunFlag("Also show this many steps whose losses stand out most, and with --losses the worst samples.", min=0),
     ] = 0,
-    rank: Annotated[int | None, RunFlag("Only the part of one rank [default: all].", min=0)] = None,
+    rank: Annotated[int | None, RunFlag("Show only one rank's part [default: all].", min=0)] = None,
     data: Annotated[
         Sequence[str],
-        DataFlag("Where the split is now, once for each of a mixture [default: where the run read it]."),
+        DataFlag("Current location of the split, one per split of a mixture [default: where the run read it]."),
     ] = (),
     data_version: Annotated[
         int | None, DataFlag("Version of the split [default: the one that the run read].", min=1)
     ] = None,
-    samples: Annotated[int, OutputFlag("Most samples of a step to show.", min=1, max=64)] = 8,
+    samples: Annotated[int, OutputFlag("Maximum samples of a step to show.", min=1, max=64)] = 8,
     out: Annotated[Path | None, OutputFlag("HTML file [default: RUN/replay.html].")] = None,
     as_json: Json = False,
 ) -> None:
@@ -230,7 +230,7 @@ def replay(
         largest = worst_samples(run, worst) if rank is None else []
         wanted = dict.fromkeys([*chosen, *(one for one, _, _ in largest)])
         places = data[0] if len(data) == 1 else data or None
-        shown.phase("making batches again", len(wanted), unit="steps")
+        shown.phase("recreating batches", len(wanted), unit="steps")
         made = {}
         for one in wanted:
             made[one] = made_again(run, one, data=places, version=data_version, rank=rank)
@@ -275,7 +275,7 @@ def _list_step(step: ReplayedStep) -> Iterator[str]:
     """Yield a line on a replayed step, and one per row that shows another sample."""
     yield f"step {step.step}: epoch {step.epoch}, batch {step.batch}: {_format_first_keys(step.keys)}"
     for place, gone in step.replaced.items():
-        yield f"step {step.step}: row {place + 1} shows another sample in place of {gone}"
+        yield f"step {step.step}: row {place + 1} shows another sample instead of {gone}"
 
 
 def _sample_seen(step: ReplayedStep, place: int, loss: float) -> dict[str, Any]:

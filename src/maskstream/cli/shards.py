@@ -83,12 +83,12 @@ def shards(
     max_pixels: MaxPixels = None,
     limits: Limits,
     signals: Annotated[
-        bool, OutputFlag("Measure each sample, for weights and rules of loaders (`maskstream docs curation`).")
+        bool, OutputFlag("Measure each sample, for use in weights and rules (`maskstream docs curation`).")
     ] = False,
     languages: Annotated[
         Sequence[str],
         OutputFlag(
-            "With --signals: the probability that a text is in each of these languages, such as en,de.",
+            "With --signals: also store the probability that a text is in each of these languages, such as en,de.",
             metavar="CODES",
             parse=split_list,
         ),
@@ -218,10 +218,11 @@ def submit(job: "SlurmJob", as_json: bool) -> None:
     facts = {"parts": job.parts, "scripts": [str(path) for path in paths], "submit": job.by_hand()}
     if jobs is not None:
         show(
-            {**facts, "jobs": list(jobs)} if as_json else {"submitted": f"{jobs[0]} and, after it, {jobs[1]}"}, as_json
+            {**facts, "jobs": list(jobs)} if as_json else {"submitted": f"{jobs[0]} and, afterwards, {jobs[1]}"},
+            as_json,
         )
     elif as_json:
         show(facts, as_json)
     else:
-        say("sbatch is not installed on this machine; on a machine of the cluster, run")
+        say("sbatch is not installed on this machine; run on a machine of the cluster:")
         say(job.by_hand())

@@ -29,8 +29,8 @@ def inspect(
     set_: Annotated[
         Sequence[str],
         DataFlag(
-            "For video: another clip than in `preview` and `bench`, to count the samples that are shorter than "
-            "it, such as clip.frames=8, clip.stride=2 or clip.seconds=2; repeatable.",
+            "For video: clip settings other than in `preview` and `bench`, to count samples that are shorter, such "
+            "as clip.frames=8, clip.stride=2 or clip.seconds=2; repeatable.",
             metavar="FIELD=VALUE",
         ),
     ] = (),
@@ -60,7 +60,7 @@ def verify(
     repair: Annotated[
         bool,
         RunFlag(
-            "First rewrite damaged files that can be rebuilt from the rest: idx, sums, the index. A damaged shard "
+            "First rewrite damaged files that can be rebuilt from others: idx, sums, the index. A damaged shard "
             "needs its sources: `maskstream shards ... --repair`."
         ),
     ] = False,
@@ -81,8 +81,8 @@ def verify(
             errors.print(f"[red]not repaired[/] {escape(problem)}", highlight=False, soft_wrap=True)
         if result.unchecked:
             say(
-                f"no other file has a checksum of {', '.join(result.unchecked)}, as in splits of earlier releases; the "
-                "next version has one of each"
+                f"no other file has a checksum of {', '.join(result.unchecked)}, as in splits of earlier "
+                "releases; the next version will have one for each"
             )
         for problem in result.problems:
             errors.print(f"[red]problem[/] {escape(problem)}", highlight=False, soft_wrap=True)
@@ -132,7 +132,7 @@ def split(
     ] = None,
     few: Annotated[
         int | None,
-        DataFlag("Instead, put N samples of each label into a new split; DATA does not change.", metavar="N"),
+        DataFlag("Instead, put N samples of each label into a new split; DATA is unchanged.", metavar="N"),
     ] = None,
     val_by: Annotated[
         str,
@@ -179,7 +179,7 @@ def remove(data: Data, keys: Keys = (), *, from_: KeyFile = None, as_json: Json 
     from maskstream.preprocess.versions import remove as removed_from
 
     result = removed_from(data, _read_given_keys(keys, from_))
-    removed = f"{plural(result.removed_in_all, 'removed sample')}, {result.removed} of them since now"
+    removed = f"{plural(result.removed_in_all, 'removed sample')}, {result.removed} of them newly removed"
     tell(asdict(result), [f"{data}: version {result.version} has {removed}"], as_json)
 
 
@@ -225,9 +225,9 @@ def curate(
     if found.version is None:
         made = "nothing was changed"
     elif found.repeated:
-        made = f"nothing was changed: this curation of version {began} was made before, as version {found.version}"
+        made = f"nothing was changed: this curation of version {began} already exists as version {found.version}"
     else:
-        made = f"version {found.version} is without them"
+        made = f"version {found.version} excludes them"
     too_many = options.dry_run and len(found.gone) > options.max_removed * len(found.measures)
     lines = [
         f"{data}: {stays:,} of {plural(len(found.measures), 'sample')} stay",
@@ -286,8 +286,8 @@ def erase(
     tell(asdict(result), told, as_json)
     if result.unknown and not as_json:
         errors.print(
-            f"{plural(len(result.unknown), 'key')} not in the split, such as {escape(result.unknown[0])}; a sample "
-            "that was erased before has no key any more",
+            f"{plural(len(result.unknown), 'key')} not in the split, such as {escape(result.unknown[0])}; samples "
+            "that were erased earlier no longer have a key",
             highlight=False,
             soft_wrap=True,
         )

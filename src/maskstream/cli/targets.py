@@ -20,7 +20,7 @@ def targets(
     ] = None,
     set_: Set = (),
     cycle: Annotated[
-        int, DataFlag("Clips and crops per sample; training repeats them after as many epochs.", min=1)
+        int, DataFlag("Clips and crops per sample; training repeats them after that many epochs.", min=1)
     ] = 1,
     dtype: Annotated[FeatureType, OutputFlag("Data type of the features.")] = "float32",
     clips: Annotated[int, RunFlag("Clips per batch of the teacher.", min=1)] = 16,

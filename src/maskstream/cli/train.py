@@ -37,8 +37,8 @@ def train(
     component: Annotated[
         Sequence[str],
         DataFlag(
-            "Component to read, such as cam0.mp4, if samples have several; for video repeatable: clips of the same "
-            "instants of each."
+            "Component to read, such as cam0.mp4, if samples have several; repeatable for video, to read clips of "
+            "the same instants from each."
         ),
     ] = (),
     out: Annotated[Path | None, OutputFlag("Folder of the run [default: runs/RECIPE].")] = None,

@@ -82,6 +82,9 @@ AUDIO = Modality(
     demo=Demo(recipe="audiomae-tiny"),
     stages={
         "decode": ("Decoding FLAC", "shorter clips or more cores would help"),
-        "convert": ("Making spectrograms", "on a CUDA device, or with on_device=True, they are made of whole batches"),
+        "convert": (
+            "Making spectrograms",
+            "on a CUDA device, or with on_device=True, they are computed for whole batches",
+        ),
     },
 )

@@ -38,7 +38,7 @@ POINTS = Modality(
     figures=figures,
     demo=Demo(recipe="pointmae-tiny"),
     stages={
-        "convert": ("Augmenting", "more cores would help; noise, where there is some, is drawn here too"),
+        "convert": ("Augmenting", "more cores would help; noise, if any, is drawn here too"),
         "mask": ("Drawing masks", "a mask that does not depend on the occupied voxels, such as random, costs less"),
     },
 )

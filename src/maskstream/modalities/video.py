@@ -91,7 +91,7 @@ VIDEO = Modality(
         "decode": ("Decoding", "shards of the profile train, more cores, or a GPU with DALI would help"),
         "convert": ("Conversion to RGB", "a smaller output, or a GPU with DALI would help"),
         "mask": ("Drawing masks", "a mask without flow costs least"),
-        "collate": ("Joining batches", "workers join them in several processes"),
-        "finish": ("Finishing batches", "with DALI it decodes there; flow of batches is made there too"),
+        "collate": ("Joining batches", "workers share them among several processes"),
+        "finish": ("Finishing batches", "with DALI, clips are decoded there; flow for batches is computed there too"),
     },
 )

@@ -21,8 +21,8 @@ from maskstream.shards.stores.url import split_name
 WHY: Mapping[str, str] = {
     "unreadable": "cannot be decoded",
     "rule": "do not meet the rule",
-    "leak": "are copies of samples of an evaluation set",
-    "copy": "are copies of others that stay",
+    "leak": "duplicate samples of an evaluation set",
+    "copy": "duplicate other samples that are kept",
 }
 _NEAR, _GROUPS, _SIDE = 6, 12, 160
 
@@ -62,10 +62,10 @@ def _build_page(found: Curated) -> str:
     own, counts = found.measures, found.counts
     left = len(own) - len(found.gone)
     location = split_name(own.manifest.location, own.manifest.info["split"])
-    made = "nothing was changed" if found.version is None else f"version {found.version} is without the others"
+    made = "nothing was changed" if found.version is None else f"version {found.version} excludes the others"
     return page(
         kind="curation",
-        title=f"{left:,} of {plural(len(own), 'sample')} of {location} stay",
+        title=f"{left:,} of {plural(len(own), 'sample')} of {location} are kept",
         lede=f"Samples near each threshold, and duplicates; {made}.",
         facts={
             "location": own.manifest.location,
@@ -116,7 +116,7 @@ def _draw_copies(found: Curated) -> list[Section]:
         "first."
     )
     if any(own.signals["seconds"][group[0]] * own.signals["pixels"][group[0]] for group in found.copies):  # clips
-        words += " Between clips that differ in contrast, the choice of the original is a guess."
+        words += " Between clips that differ in contrast, the choice of the original is uncertain."
     return [Section(title="Copies", words=words, cards=tuple(cards))] if cards else []
 
 

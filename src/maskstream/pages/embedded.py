@@ -16,8 +16,8 @@ from .preview import first_batch
 
 SHOWN, MOST_POINTS = 48, 4000
 _WORDS = (
-    "Each point is a sample, in the colour of its label, at the two directions in which the features vary most (PCA). "
-    "Point at one for its key and label; a large one leads to its sample below."
+    "Each point is a sample, in the colour of its label, placed along the two directions in which the features "
+    "vary most (PCA). Hover over a point for its key and label; large ones link to their samples below."
 )
 
 

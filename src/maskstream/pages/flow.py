@@ -104,9 +104,9 @@ def write_flow_page(
         kind="flow",
         title=f"Flow of {split_name(manifest.location, manifest.info['split'])}",
         lede=(
-            f"{plural(len(first), 'clip')}, each with the flow of {plural(len(shown), 'source')}. Under each flow are "
-            "its confidence and the visible tokens of a mask that follows it: tokens that stay on their content were "
-            "tracked."
+            f"{plural(len(first), 'clip')}, each with the flow of {plural(len(shown), 'source')}. Under each flow "
+            "are its confidence and the visible tokens of a mask that follows it: tokens that stay on their "
+            "content were tracked correctly."
         ),
         facts={
             "location": str(location),

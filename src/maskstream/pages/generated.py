@@ -64,7 +64,9 @@ def generated_texts(
 
     model = load_model(Path(run) / "model.safetensors")
     if not isinstance(model, TokenModel):
-        raise ValueError(f"{run} holds a {type(model).__name__}, which does not write text; pass a run of a text model")
+        raise ValueError(
+            f"{run} contains a {type(model).__name__}, which does not write text; pass a run of a text model"
+        )
     facts = read_tokenizer_facts(data.location, data.info)
     if facts.mask is None:
         raise ValueError(f"the tokenizer of {data} has no [MASK]; pass the split that the run was trained on")

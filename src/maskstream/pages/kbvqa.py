@@ -18,9 +18,9 @@ NAMES = {
     "names_answer": "rationales that name the answer",
 }
 LEDE = (
-    "Knowledge-based questions about images, asked from the three perspectives of the evaluation of GPT-4V by Li et "
-    "al. (2023). The predictor is {predictor}; its scores do not represent a large model. In the paper people judged "
-    "rationales; here they are compared with the rationales of the data set."
+    "Knowledge-based questions about images, asked from the three perspectives of the evaluation of GPT-4V by Li "
+    "et al. (2023). The predictor is {predictor}; its scores do not represent a large model. The paper had "
+    "people judge rationales; here they are compared with the rationales of the data set."
 )
 PERSPECTIVES = {
     "commonsense": "Common sense: a short answer.",

@@ -154,6 +154,6 @@ def check_page(out: str | Path) -> Path:
         raise ValueError(f"{out} cannot be overwritten ({error.strerror}); pass a different --out") from error
     if not is_ours:
         raise ValueError(
-            f"{out} is not a page of maskstream, so it is not overwritten; pass a different --out, or delete it"
+            f"{out} was not written by maskstream, so it is not overwritten; pass a different --out, or delete it"
         )
     return out

@@ -131,7 +131,7 @@ def first_batch(data: DataConfig[BatchT], manifest: Manifest, samples: int, seed
         )
 
     with closing(opened(1)) as loader:
-        size = min(samples, len(loader))  # samples without the component are none of the loader's
+        size = min(samples, len(loader))  # the loader does not read samples without the component
     with closing(opened(size)) as loader:
         return next(iter(loader))
 

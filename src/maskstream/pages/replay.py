@@ -117,7 +117,7 @@ def _draw_worst(modality: Modality, worst: Sequence[tuple[ReplayedStep, int, flo
             card = _draw_card(one, figures, own, row)
             named = f"{card.key}, {camera}" if camera else card.key
             cards.append(replace(with_loss(card, loss), title=f"{named}: {loss:.4g} in step {one.step}"))
-    words = [f"{plural(len(worst), 'sample')} whose losses stand out most from the steps around, the worst first."]
+    words = [f"{plural(len(worst), 'sample')} whose losses stand out most from neighbouring steps, worst first."]
     words += [
         f"The loss {loss:.4g} in step {one.step} belongs to {gone}, which cannot be shown."
         for one, place, loss in worst
@@ -149,15 +149,15 @@ def _build_section(
                 card = replace(_draw_card(one, figures, own, row), view=row % views + 1 if views > 1 else None)
                 title = f"{card.key}, {camera}" if camera else card.title
                 if gone is not None:
-                    title = f"{title or card.key} in place of {gone}"
+                    title = f"{title or card.key} instead of {gone}"
                 card = card if losses is None or gone is not None else with_loss(card, float(losses[begin + row]))
                 cards.append(replace(card, title=title))
         begin += len(batch)
     rows = sum(map(len, one.batches))
     words = [f"Epoch {one.epoch}, batch {one.batch}, {plural(rows, 'row')}."]
-    words += [f"Row {place + 1} shows another sample in place of {gone}." for place, gone in one.replaced.items()]
+    words += [f"Row {place + 1} shows another sample instead of {gone}." for place, gone in one.replaced.items()]
     if not one.recorded:
         words.append(UNRECORDED)
     if metrics is not None:
-        words.append(f"The loss was {metrics.loss:.4g}, the norm of the gradient {metrics.grad_norm:.4g}.")
+        words.append(f"The loss was {metrics.loss:.4g}, and the gradient norm {metrics.grad_norm:.4g}.")
     return Section(title=f"Step {one.step}", words=" ".join(words), cards=tuple(cards))

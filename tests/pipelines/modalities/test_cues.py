@@ -210,7 +210,7 @@ def test_on_a_device_pixels_are_made_where_the_mask_is_drawn(split_named: Callab
         data = replace(clip, mask=mask, flow=flow).resolved(split)
         assert data.output == output
         told = unsuited(data.rows(split), Manifest.load(split_named("video")), split.device, "dali")
-        assert ("needs frames while a sample is made" in told) is (output == "rgb")
+        assert ("needs the frames of each sample" in told) is (output == "rgb")
     with pytest.raises(ValueError, match=r"output='yuv' with mask=Lowest.*, which needs the RGB frames .*output='rgb'"):
         replace(clip, mask=Lowest(), flow="none", output="yuv").source(split)
 

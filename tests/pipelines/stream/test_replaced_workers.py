@@ -103,7 +103,7 @@ def check(numbered, caplog, workers, moments, batches):
         assert not left_in_memory({os.getpid(), *pids})
     assert restarts == len(moments) == len(pids) - workers
     assert len(caplog.records) == restarts
-    says = ("a new one makes batch", "a new one takes its place")  # the second if it had answered everything
+    says = ("a new one recreates batch", "a new one takes its place")  # the second if it had answered everything
     assert all(any(words in record.message for words in says) for record in caplog.records)
     assert files[-1] <= files[1] + 3 * workers + 1  # the memory files that each worker keeps come one by one
     pool.close()

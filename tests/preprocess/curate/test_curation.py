@@ -576,7 +576,7 @@ def test_nothing_of_others_is_overwritten(split: Path, tmp_path: Path) -> None:
     before = table.read_bytes()
     for out, said in (
         ("train.html", "is not a curation list"),
-        ("page.html", "is not a page of maskstream"),
+        ("page.html", "was not written by maskstream"),
         ("other.parquet", "is the name of the page's list"),
         ("train.parquet/a.html", "cannot be overwritten"),
     ):

@@ -49,7 +49,7 @@ def test_a_compressed_pcd_file_of_another_program(tmp_path):
 def test_copies_that_overlap_what_they_make():
     assert decompress_lzf(bytes([0, 65, 7 << 5, 20, 0]), 30) == b"A" * 30
     assert decompress_lzf(bytes([2, 65, 66, 67, 3 << 5, 2]), 8) == b"ABCABCAB"
-    with pytest.raises(RejectError, match="end too early"):
+    with pytest.raises(RejectError, match="ends too early"):
         decompress_lzf(bytes([0, 65, 7 << 5]), 30)
 
 
@@ -224,7 +224,7 @@ BAD = {
         "no column z",
     ),
     "pcd of few numbers": ("a.pcd", PCD.format("ascii") + "1.000000000000 2.000000000 3\n" * 3, "3 numbers in a row"),
-    "compressed cut short": ("a.pcd", PYPCD4[:-9], "compressed bytes"),
+    "compressed cut short": ("a.pcd", PYPCD4[:-9], "compressed (bytes|data)"),
     "compressed without sizes": ("a.pcd", packed(0, b"")[:-4], "ends after its header"),
     "compressed into gigabytes": ("a.pcd", packed(4_000_000_000, BODY, 105_263_157), "is truncated: it holds"),
     "compressed too small": ("a.pcd", packed(60 * 34 - 1, BODY), "59 of the 60"),

@@ -29,5 +29,5 @@ def test_another_thing_than_the_encoder_takes_is_refused_by_name():
 
 
 def test_a_walk_that_nothing_records_is_a_reject():
-    with pytest.raises(RejectError, match="does not say what records it"):
+    with pytest.raises(RejectError, match="does not define how to record one"):
         TrajectoryEncoder().encode(Source(id="a", path=Path("a")))

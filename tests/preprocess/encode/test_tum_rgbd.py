@@ -231,7 +231,7 @@ def test_other_layouts_are_refused_by_name(root: Path, tmp_path: Path) -> None:
 
 def test_settings_that_mean_nothing_are_refused() -> None:
     for settings, why in (
-        ({"lens": (0.0, 1.0, 2.0, 3.0)}, "focal lengths are above 0"),
+        ({"lens": (0.0, 1.0, 2.0, 3.0)}, "focal lengths must be above 0"),
         ({"depth_per_m": 0.0}, "depth_per_m must be a number above 0"),
         ({"up": "x"}, "up must be 'z', 'y' or '-y'"),
     ):

@@ -145,7 +145,7 @@ class Away:
         elsewhere = self.path.rename(self.path.with_suffix(".away"))
 
         def report(note):
-            if "tried again" in str(note):
+            if "retrying" in str(note):
                 self.notes.append(note)
                 if self.comes_back:
                     elsewhere.rename(self.path)

@@ -142,7 +142,7 @@ def test_a_file_that_changes_while_it_is_read_is_tried_again(source):
     same_size = Encode(replaced(b"!" * 11), replaced(b"?" * 11), SAMPLE)
     assert (judged(source, same_size).files[0].xxh3_64, same_size.calls) == (read_state(source.path).xxh3_64, 3)
     n = iter(range(99))
-    with pytest.raises(OutageError, match="changes while it is read"):
+    with pytest.raises(OutageError, match="changed while it was read"):
         judged(source, Encode(lambda: replaced(b"%d" % next(n))()))
 
 
@@ -170,7 +170,7 @@ def test_one_file_ends_no_job(source, monkeypatch):
     for error in (KeyError("a bug"), OSError("an error of Pillow, without a number"), PanicException("retry-limit")):
         found = judged(source, Encode(error)).outcome
         assert (found.source, found.stage) == ("a", "decode")
-        assert found.reason.startswith(f"its encoder ended with {type(error).__name__}: {error} (test_judge.py:")
+        assert found.reason.startswith(f"its encoder raised {type(error).__name__}: {error} (test_judge.py:")
     assert judged(source, Encode(DataError("has no\nheader"))).outcome.reason == "has no header"
 
 

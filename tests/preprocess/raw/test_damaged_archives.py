@@ -147,7 +147,10 @@ def test_zips_whose_list_is_not_whole_are_named(tmp_path: Path) -> None:
     (tmp_path / "counted.zip").write_bytes(counted)
     stub = b"#!/bin/sh\nexit\n" + zip_of(FILES)
     (tmp_path / "stub.zip").write_bytes(stub)
-    for name, says in (("joined", "leaves out what is before"), ("counted", "has 12 files, and its end says 13")):
+    for name, says in (
+        ("joined", "does not cover the data before"),
+        ("counted", "has 12 files, but its end record declares 13"),
+    ):
         with pytest.raises(DatasetError, match=rf"{name}\.zip is damaged, .*{says}"):
             list_members(tmp_path / f"{name}.zip")
     assert len(list_members(tmp_path / "joined.zip", damaged=True)) == N - 5
@@ -157,7 +160,7 @@ def test_zips_whose_list_is_not_whole_are_named(tmp_path: Path) -> None:
 def test_tars_of_zeros_and_of_parts_of_blocks_are_damaged(tmp_path: Path) -> None:
     (tmp_path / "zeros.tar").write_bytes(bytes(10240))
     (tmp_path / "part.tar").write_bytes(WHOLE[:MIDDLE] + WHOLE[END + 100 :])
-    for name, says in (("zeros", "zero from end to end"), ("part", "so part of it is missing; 6 of its files")):
+    for name, says in (("zeros", "contains only zeros"), ("part", "so part of it is missing; 6 of its files")):
         with pytest.raises(DatasetError, match=rf"{name}\.tar is damaged, or not an archive .*{says}"):
             list_members(tmp_path / f"{name}.tar")
 

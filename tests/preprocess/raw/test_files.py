@@ -185,7 +185,7 @@ def test_a_file_that_is_gone_or_changes_while_it_is_judged_is_an_outage(raw, ser
     server.answer = lambda request, body: (
         next(bodies) if (request.method, request.name) == ("GET", "train/a/text.mp4") else body
     )
-    with pytest.raises(OutageError, match="changes while it is read"):
+    with pytest.raises(OutageError, match="changed while it was read"):
         run(server.url, tmp_path / "changing", pauses_s=())
     server.answer = lambda request, body: 404 if (request.method, request.name) == ("GET", "train/a/text.mp4") else body
     with pytest.raises(OutageError, match="although it was listed"):

@@ -292,5 +292,5 @@ def test_a_split_of_few_and_one_that_was_held_out_do_not_replace_each_other(tmp_
     for make in (lambda: divide(split, 0.3, out=few), lambda: take_few(split, 2, seed=1, out=few)):
         with pytest.raises(DatasetError, match=r"few-2 has 2 samples of each label by the seed 0 of .* already"):
             make()
-    with pytest.raises(DatasetError, match=r"val has what was held out of .* already; choose a different folder"):
+    with pytest.raises(DatasetError, match=r"val has samples held out of .* already; choose a different folder"):
         take_few(split, 2, out=val)

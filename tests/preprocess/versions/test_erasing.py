@@ -190,7 +190,7 @@ def test_what_cannot_be_erased_changes_nothing(tmp_path: Path) -> None:
         erase(out, ["k101"])
     assert contents(tmp_path) == before
     erase(other, ["k101"])
-    with pytest.raises(ShardError, match="samples have been erased from it; rerun `maskstream merge`"):
+    with pytest.raises(ShardError, match="samples were erased from it; rerun the `maskstream merge`"):
         Manifest.load(out)
     fingerprint = read_dataset_json(out)["fingerprint"]
     merge(out, [split, other])

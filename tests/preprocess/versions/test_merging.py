@@ -109,7 +109,7 @@ def test_the_same_merge_again_changes_nothing_until_its_splits_change(tmp_path: 
     assert len(Manifest.load(out, version=1)) == 12
     assert verify(out).problems == []
     shutil.rmtree(other)
-    with pytest.raises(ShardError, match="rerun `maskstream merge`"):
+    with pytest.raises(ShardError, match="rerun the `maskstream merge`"):
         Manifest.load(out)
     assert not verify(out).ok
     assert merge(out, [one, written(tmp_path / "d", 300)]).version == 3
@@ -198,7 +198,7 @@ def test_damage_is_found_where_it_is_and_repaired_there(tmp_path: Path) -> None:
         "../a/toy-000000.tar: its sums file ../a/toy-000000.sums differs from the sums of its blocks",
         "../b/toy-000001.tar: its index ../b/toy-000001.idx is missing",
     ]
-    assert "repair these" in repair_split(out).beyond[0]
+    assert "repair those" in repair_split(out).beyond[0]
 
 
 def test_forged_names_lead_nowhere(tmp_path: Path) -> None:

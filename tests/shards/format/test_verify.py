@@ -46,7 +46,7 @@ def test_a_split_names_no_code(split: Path, tmp_path: Path, monkeypatch: pytest.
     (tmp_path / "planted.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\n")
     monkeypatch.syspath_prepend(tmp_path)
     renew_checksum(split, settings={"encoder": {"tokenizer": {"kind": "planted:X", "sha256": "", "vocabulary": 3}}})
-    assert "only your own commands and configs may refer to code" in problems(split)
+    assert "only commands and configs that you write yourself may refer to code" in problems(split)
     assert not (tmp_path / "ran").exists()
 
 

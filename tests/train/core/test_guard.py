@@ -268,7 +268,7 @@ def test_a_run_without_a_checkpoint_rolls_back_to_its_first_weights(split, tmp_p
 
 def test_a_run_that_collapses_again_and_again_ends(split, tmp_path):
     trainer = trainer_of(split, tmp_path, collapse=lambda step, lr: True, guard="rollback")
-    with pytest.raises(CollapseError, match=f"and so they had {MOST_ROLLBACKS} times before"):
+    with pytest.raises(CollapseError, match=f"as they had {MOST_ROLLBACKS} times before"):
         trainer.run()
 
 

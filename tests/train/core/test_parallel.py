@@ -94,7 +94,10 @@ def test_a_divided_model_is_compiled_by_blocks(how, times, compiled, monkeypatch
     ("lacks", "said"),
     [
         ({"find_spec": lambda name: None}, "Triton"),
-        ({"torch.cuda.get_device_properties": lambda device: SimpleNamespace(major=6)}, "a GPU since Volta"),
+        (
+            {"torch.cuda.get_device_properties": lambda device: SimpleNamespace(major=6)},
+            "a GPU of the Volta generation",
+        ),
         ({"shutil.which": lambda name: None}, "a C compiler"),
         ({"sysconfig.get_path": lambda name: "/nowhere"}, "Python's headers"),
     ],

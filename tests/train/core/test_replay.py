@@ -197,8 +197,8 @@ def test_a_run_without_a_record_says_so(tmp_path: Path, caplog: pytest.LogCaptur
     assert (made.replaced[0].key, made.replaced[0].why) == (key, "removed")
     (run / VERSIONS).unlink()
     said = CliRunner().invoke(app, ["replay", str(run), "--step", "1"]).stdout
-    assert f"in place of {key}, which was removed" in said
-    assert "The run has no record of the version that this step read" in said
+    assert f"instead of {key},  which was removed" in said
+    assert "The run did not record the version that this step read" in said
     train_noted("mae-tiny", split, run, CUTS, 8)
     assert [replay(run, step).recorded for step in (6, 7)] == [False, True]
 

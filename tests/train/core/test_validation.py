@@ -151,7 +151,7 @@ def test_ranks_that_share_weights_find_what_one_finds_and_train_the_same(tmp_pat
 def test_train_validates_as_evaluate_measures(eleven, tmp_path):
     settings = ["clip.frames=4", "clip.stride=1", "clip.size=32", "data.patch=8", "batch_size=2", "model.width=32"]
     options = {"set": settings, "steps": 3, "progress": False, "device": "cpu", "every": 2}
-    with pytest.raises(ValueError, match="measures memory"):
+    with pytest.raises(ValueError, match="measures memorisation"):
         train("videomae-tiny", eleven, tmp_path, val=eleven, **options)
     train("videomae-tiny", eleven, tmp_path, val=eleven, same_split=True, **options)
     found = evaluate_run(tmp_path, eleven, same_split=True)

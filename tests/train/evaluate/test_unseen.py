@@ -120,7 +120,7 @@ def test_the_commands_refuse_before_any_work_and_measure_if_told(trained: Path) 
     for words in commands:
         result = CliRunner().invoke(app, words)
         assert isinstance(result.exception, ValueError)
-        assert "a score on training samples measures memory" in str(result.exception)
+        assert "a score on training samples measures memorisation" in str(result.exception)
         assert "made by `maskstream split`, or add --same-split (same_split=True)" in str(result.exception)
     assert not (trained / "run" / "evaluation.json").exists()
     told = CliRunner().invoke(app, [*commands[0], "--same-split"])

@@ -101,5 +101,5 @@ def test_a_run_is_reported_and_its_futures_are_generated(tmp_path):
         result = CliRunner().invoke(app, [*words, str(run), "--data", str(split), "--out", str(out), *more])
         assert result.exit_code == 0, f"{result.output} {result.exception}"
         page = out.read_text()
-        assert all(row in page for row in ("Drawn from its ids", "Generated", "The last frame, repeated"))
+        assert all(row in page for row in ("Decoded from its ids", "Generated", "The last frame, repeated"))
     assert "counts after the id last seen at the place" in (tmp_path / "report.html").read_text()

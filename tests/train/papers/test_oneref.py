@@ -184,9 +184,9 @@ def test_a_report_has_a_figure_phrases_and_unseen_objects(split, tmp_path):
     assert words.title == ""
     assert [one.caption for one in pictures.items] == [
         "the phrase's box",
-        "the box that is found",
+        "the predicted box",
         "its segment",
-        "the segment that is found",
+        "the predicted segment",
     ]
 
 

@@ -96,9 +96,7 @@ def test_targets_of_another_teacher_or_of_none_are_refused(split, tmp_path):
     one, other = teacher_in(tmp_path), teacher_in(tmp_path, seed=1, name="other.safetensors")
     folder = targets_in(tmp_path / "targets", one, split)
     sums = [compute_weights_sum(path)[0] for path in (one, other)]
-    with pytest.raises(
-        ValueError, match=f"were made by a model with the checksum {sums[0]}, but that of .* has {sums[1]}"
-    ):
+    with pytest.raises(ValueError, match=f"were created by a model with the checksum {sums[0]}, but .* has {sums[1]}"):
         recipe_of(other, f"data.targets={folder}")
     with pytest.raises(ValueError, match=r"has none; specify the model that made them"):
         recipe_of("null", f"data.targets={folder}")

@@ -98,7 +98,7 @@ def test_clips_are_measured_as_centre_crops_and_as_random_ones_beside_all_guesse
     assert all(set(GUESSES) < set(score.baselines) for score in found.scores)
     drawn, same = found.examples
     assert len(drawn.rows) == len(same.rows) == 2
-    assert [set(row) for row in drawn.errors] == [{"error", "of the interpolation"}] * 2
+    assert [set(row) for row in drawn.errors] == [{"error", "interpolation error"}] * 2
     losses = PixelLosses(model=0.4, guesses={MEAN: 0.9, HARMONIC: 0.5, COPY: 1.1}, apart={HARMONIC: 0.3}, samples=3)
     assert losses.best == losses.score("clips").best == losses.measure_training_loss().baseline == HARMONIC
 

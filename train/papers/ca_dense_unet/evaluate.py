@@ -12,10 +12,10 @@ from .model import DenseUNet, DenseUNetConfig, compute_si_sdr
 MEASURED = 128
 """The largest number of samples that are measured."""
 READING = (
-    "Spectrograms of the first microphone: time runs to the right and frequency upwards; bright is loud. Each signal "
-    "was mixed with noise from another direction. The network predicts a complex mask for every microphone; the "
-    "mixture times the mask is the result. SI-SDR is the ratio of clean signal to error in decibels, whatever the "
-    "loudness."
+    "Spectrograms of the first microphone: time runs to the right and frequency upwards; bright is loud. Each "
+    "signal was mixed with noise from another direction. The network predicts a complex mask for every "
+    "microphone; the result is the mixture times the mask. SI-SDR is the ratio of clean signal to error in "
+    "decibels, independent of loudness."
 )
 
 

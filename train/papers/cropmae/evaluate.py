@@ -12,8 +12,8 @@ from maskstream.train.nn.grid import gather_tokens
 from .model import CropPairConfig, CropPairModel, CrossAutoencoder, FramePairConfig
 
 READING = (
-    "A second view of a held-out sample, the patches of it that the encoder saw, and these with the model's "
-    "predictions of the others, made with the help of the whole first view. " + NORMALISED
+    "A second view of a held-out sample, the patches that the encoder saw, and these patches with the model's "
+    "predictions of the others, for which it also saw the whole first view. " + NORMALISED
 )
 FIRST = "a copy of the same place in the first view"
 MEASURED = 256

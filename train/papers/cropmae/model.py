@@ -54,7 +54,7 @@ class CrossConfig(ModelConfig[BatchT], ABC):
             encoder's.
     """
 
-    version: ClassVar[int] = 2  # 2: the decoder's blocks have another order
+    version: ClassVar[int] = 2  # 2: the decoder's blocks are in a different order
 
     width: PositiveInt = 384
     depth: PositiveInt = 12

@@ -45,14 +45,13 @@ STEPS = 30
 SHOWN_AT = (0.9, 0.7, 0.5, 0.3)
 """Remaining fractions of variance in the displayed noised clouds; the nearest measured ones are chosen."""
 REMOVAL = (
-    "Held-out clouds, and the same with the noise of one time. With the mask the encoder saw only the tokens whose "
-    "boxes are drawn, which hold the orange points. To the right, the noise that the model predicts was removed in a "
-    "single step. This gives the mean of all clouds that are possible, so the more noise there was, the more it is "
-    "blurred."
+    "Held-out clouds, clean and with the noise of one time step. With the mask, the encoder saw only the "
+    "outlined tokens, which contain the orange points. On the right, the predicted noise was removed in a single "
+    "step. This gives the mean of all possible clouds, so the more noise there was, the more blurred it is."
 )
 MAKING = (
-    f"Clouds that the model generated from noise in {STEPS} steps for each category, and held-out real clouds of that "
-    "category. They are the first ones, not selected."
+    f"Clouds that the model generated from noise in {STEPS} steps for each category, and held-out real clouds of "
+    "that category. They are the first ones, not a selection."
 )
 
 

@@ -257,7 +257,10 @@ def evaluate_views(model: LeJepa[Any], config: DataConfig[Any], data: Manifest, 
             baseline="a Gaussian independent of the sample",
             value=(1 - share) * (1 - 1 / views) + share * (2 * torch.pi) ** 0.5 * (1 - 3**-0.5),
         ),
-        learns="The encoder learns by giving views of one sample the same place in a Gaussian of all samples.",
+        learns=(
+            "The encoder learns to map all views of a sample to the same point, while the points of all samples "
+            "follow a Gaussian."
+        ),
     )
 
 

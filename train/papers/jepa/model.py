@@ -147,7 +147,7 @@ class Jepa(MediaEncoder[BatchT], config=JepaConfig):
     def train(self, mode: bool = True) -> Jepa[BatchT]:
         """See torch. The teacher drops nothing."""
         super().train(mode)
-        if hasattr(self, "teacher"):  # an encoder that was taken out has no other parts
+        if hasattr(self, "teacher"):  # an encoder that was extracted has no other parts
             self.teacher.train(mode and not hasattr(self, "predictor"))
         return self
 

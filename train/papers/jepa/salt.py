@@ -133,11 +133,17 @@ class Salt(VideoJepa, config=SaltConfig):
                 "for a teacher of random weights"
             )
         if (found := compute_weights_sum(file)[0]) != c.weights:
-            return f"the teacher {file} has the checksum {found}, and this model's had {c.weights}; put that file back"
+            return (
+                f"the teacher {file} has the checksum {found}, but this model's teacher had {c.weights}; restore "
+                "that file"
+            )
         model = load_model(file)
         assert isinstance(model, MaskedAutoencoder)
         if model.grids != self.grids:
-            return f"the teacher {file} reads {model.grids}, and the student {self.grids}; use the same tokens for both"
+            return (
+                f"the teacher {file} reads {model.grids}, but the student reads {self.grids}; use the same tokens "
+                "for both"
+            )
         self.teacher.load_state_dict(model.encoder.state_dict())
         self.loaded.fill_(True)
         return ""

@@ -234,7 +234,7 @@ def evaluate(model: FrameIdsModel, config: VideoData, data: Manifest, shown: int
         loss=TrainingLoss(
             name="The mean cross-entropy of the hidden ids in nats", baseline="counts of ids", value=found.alone
         ),
-        learns="A model of ids of frames learns by predicting those that it was not shown.",
+        learns="A model of frame ids learns to predict the ids that it was not shown.",
     )
 
 

@@ -50,8 +50,8 @@ STRENGTHS = (1.0, 10.0, 100.0, 1000.0)
 """How many tokens of a shorter context count as much as those that were seen after a longer one."""
 _AT_ONCE = 32
 READING = (
-    "A held-out text with the tokens that the model had to predict, and with the most probable token in their places. "
-    "How many are hidden differs from text to text."
+    "A held-out text with the tokens that the model had to predict, and with the most probable tokens in their "
+    "positions. The number of hidden tokens differs from text to text."
 )
 
 Int64s = npt.NDArray[np.int64]
@@ -216,13 +216,14 @@ def evaluate(model: TokenModel, config: TextData, data: Manifest, shown: int) ->
         notes=notes,
         examples=(Compared(title="Predictions", reading=READING, batch=batch, made=made, rows=rows),),
         loss=TrainingLoss(
-            name="The bound of the negative log-likelihood in nats a token",
+            name="The bound on the negative log-likelihood in nats per token",
             baseline="counts of the two tokens before",
             value=min(counts.values()),
         ),
         learns=(
-            "A masked diffusion model learns by predicting the tokens that it was not shown, at any ratio from none to "
-            "all. So it can draw a text from nothing, and its loss is a bound of how probable texts are."
+            "A masked diffusion model learns by predicting the tokens that it was not shown, at any ratio from "
+            "none to all. So it can generate text from scratch, and its loss is a bound on the likelihood of "
+            "texts."
         ),
     )
 
@@ -272,7 +273,7 @@ def generate(
         blanks = made == blank
         filled = blanks & (torch.rand((documents, n), generator=rng, device=device) < 1 / left)
         if not filled.any():
-            continue  # the model reads the same as in the step before
+            continue  # the model reads the same input as in the previous step
         x = model.encode_ids(made.flatten(), places, edges, n, torch.nonzero(filled.flatten())[:, 0])
         logits = model.logits(x).float()
         logits[:, [blank, *never]] = -torch.inf

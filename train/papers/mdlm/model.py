@@ -97,6 +97,6 @@ def mask_impossible(logits: Tensor, batch: TextBatch, hidden: HiddenTokens) -> T
         hidden: The hidden tokens.
     """
     stands = batch.inputs.flatten()[hidden.index][:, None]
-    # Tokens without weight are padding on a CUDA device; they have a true id, which stays possible.
+    # Tokens without weight are padding on a CUDA device; they have a true id, which remains possible.
     blocked = (hidden.weight > 0)[:, None]
     return logits.scatter(1, stands, logits.gather(1, stands).masked_fill(blocked, -torch.inf))

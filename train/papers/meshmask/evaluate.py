@@ -177,10 +177,11 @@ MEASURED = 512
 VIEWS = 4
 _SWEEPS = 200
 HIDDEN = (
-    "A triangle has the mean colour of its corners, and is grey where a corner was hidden; these nodes and all of "
-    "their edges were removed from the graph that the encoder saw. In the last image, their fields are the model's "
-    "predictions. Errors are in standard deviations of the fields over the dataset; the loss is their mean square, so "
-    "the mean field's is near 1. Interpolation gives every hidden node the mean of its neighbours."
+    "A triangle has the mean colour of its corners, and is grey where a corner was hidden; these nodes and all "
+    "of their edges were removed from the graph that the encoder saw. In the last image, their fields are the "
+    "model's predictions. Errors are in standard deviations of the fields over the dataset; the loss is their "
+    "mean square, which is near 1 for the mean field. Interpolation gives every hidden node the mean of its "
+    "neighbours."
 )
 ROLLOUTS = (
     "A rollout starts with the true first step and continues from predicted steps; only the fields at walls and inflow "

@@ -35,7 +35,7 @@ from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, need_
 Task = Literal["masked", "next"]
 N_KINDS = 9
 """The length of the one-hot vectors of node types."""
-NO_MASK = "the batch has no masks, and masked pre-training needs them; pass mask= to the loader"
+NO_MASK = "the batch has no masks, but masked pre-training needs them; pass mask= to the loader"
 
 
 def sum_messages(messages: Tensor, receivers: Tensor, n_nodes: int) -> Tensor:

@@ -13,7 +13,7 @@ from .model import BLOCK, ROOT, ModernModel
 def to_modernbert(model: ModernModel) -> Counterpart:
     """Convert the model to ModernBertForMaskedLM."""
     c, own = model.config, model.state_dict()
-    state = {theirs: own[ours] for ours, theirs in ROOT.items() if ours in own}  # a classifier's has no head
+    state = {theirs: own[ours] for ours, theirs in ROOT.items() if ours in own}  # a classifier has no such head
     for i in range(c.depth):
         for part, name in BLOCK.items():
             if (ours := f"blocks.{i}.{part}.weight") in own:

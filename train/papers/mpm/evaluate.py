@@ -237,7 +237,7 @@ def measure_hidden(model: PoseModel, clips: list[PoseBatch]) -> tuple[float, flo
         model: The model.
         clips: Batches of clips.
     """
-    of_model, of_line = [], []  # how far each hidden joint is off, (n, 3)
+    of_model, of_line = [], []  # distance of each hidden joint, (n, 3)
     for batch in clips:
         assert batch.mask_3d is not None
         hidden = _drop_padding_rows(batch, batch.mask_3d.masked.view(batch.pose_3d.shape[:3]))

@@ -155,7 +155,7 @@ class NativeAutoencoder(Model[PackedBatch], config=NativeAutoencoderConfig):
         """Predict the targets, (M, tubelet * patch * patch * 3); raise ValueError for a batch without masks."""
         mask = _need_mask(batch)
         seen = self.bridge(self._encoded(batch, mask.visible, mask.cu_visible, mask.longest[0]))
-        # Of each sample first the visible tokens, then the targets.
+        # For each sample, first the visible tokens, then the targets.
         of_seen, of_target = (_samples(ends, n) for ends, n in _ends(mask))
         at_seen = torch.arange(len(of_seen), device=seen.device) + mask.cu_target[of_seen]
         at_target = torch.arange(len(of_target), device=seen.device) + mask.cu_visible[of_target + 1]

@@ -189,7 +189,7 @@ class OneRef(Model[ImageTextBatch], config=OneRefConfig):
         alike = product.sum(dim=-1)
         if self.scale is not None:
             alike = alike * self.scale
-            product = product * self.config.width  # so that a value is about 1
+            product = product * self.config.width  # so that values are about 1
         whole = (alike.softmax(dim=-1)[..., None] * self.source(patches)).sum(dim=1)
         return Found(
             box=widen(self.box(whole).sigmoid()),

@@ -21,15 +21,17 @@ class RoarSettings:
             parse=split_list,
         ),
     ] = ()
-    seeds: Annotated[int, ModelFlag("Trainings per level, with different weights and orders.", min=1)] = 3
+    seeds: Annotated[
+        int, ModelFlag("Training runs per level, with different initial weights and sample orders.", min=1)
+    ] = 3
     step: Annotated[
         int, ModelFlag("Percentage of the tokens from one level to the next, a divisor of 100.", min=1, max=50)
     ] = 10
     recursive: Annotated[
-        bool, ModelFlag("Rank the tokens of a level with the model of the level before, not with the first one.")
+        bool, ModelFlag("Rank the tokens of a level with the model of the previous level, not with the first one.")
     ] = True
-    samples: Annotated[int, DataFlag("Most test texts.", min=1)] = 2048
-    points: Annotated[int, ModelFlag("Points of integrated gradients.", min=1)] = 20
+    samples: Annotated[int, DataFlag("Maximum number of test texts.", min=1)] = 2048
+    points: Annotated[int, ModelFlag("Number of points of integrated gradients.", min=1)] = 20
     steps: Annotated[int | None, ModelFlag("Steps per training [default: the recipe's].", min=1)] = None
 
     def __post_init__(self) -> None:

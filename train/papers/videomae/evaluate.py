@@ -91,7 +91,7 @@ def evaluate(model: MaskedAutoencoder[VideoBatch], config: VideoData, data: Mani
                 made=made,
                 rows=rows,
                 guess=guess,
-                errors=[{"error": own, "of the interpolation": other} for own, other in errors],
+                errors=[{"error": own, "interpolation error": other} for own, other in errors],
             ),
             same,
         ),

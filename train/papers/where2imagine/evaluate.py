@@ -23,9 +23,9 @@ MEASURED = 1024
 """About how many clips are measured; a split is gone through several times, with other clips."""
 KNOWN = 1024
 READING = (
-    "Held-out trajectories, seen from above with the current camera at the large wedge, looking upwards. The model saw "
-    "the frames, and predicted the position and heading a little later. Wedges point in the camera's direction. Grey "
-    "points are the depth of the last frame between knees and head; up to them the floor is free."
+    "Held-out trajectories from above; the large wedge is the current camera, looking upwards. The model saw the "
+    "frames, and predicted the position and heading a little later. Wedges point in the camera's direction. Grey "
+    "points are the depth of the last frame between the heights of knees and head; the floor is free up to them."
 )
 ROUNDS = 8
 _TIMES, _NEAR_M = 30, 0.05
@@ -68,7 +68,7 @@ def evaluate(model: WaypointModel, config: TrajectoryData, data: Manifest, shown
             ),
         ),
         loss=TrainingLoss(
-            name="The mean distance of predicted and true places in metres, plus the mean angle of the turns in "
+            name="The mean distance of predicted and true positions in metres, plus the mean angle of the turns in "
             "radians",
             baseline=f"guessing {STRAIGHT}",
             value=straight[0] + straight[1] * torch.pi / 180,

@@ -101,7 +101,7 @@ class WaypointModel(Model[TrajectoryBatch], config=WaypointConfig):
         self.stack = Stack(config.depth, config.width, config.heads, config.mlp_ratio)
         self.head = nn.Linear(config.width, 4)
         init_linear(self)
-        nn.init.normal_(self.head.weight, std=1e-3)  # so that first predictions are near a walk straight on
+        nn.init.normal_(self.head.weight, std=1e-3)  # so that first predictions are close to walking straight on
         if self.kept_up is not None:
             nn.init.zeros_(self.kept_up.weight)
 

@@ -110,7 +110,7 @@ class Heard:
         """Return a `data:` address of the audio, and a note if it is only the beginning."""
         heard = limit_heard_samples(len(self.waveform), self.share)
         part = heard / self.rate < self.seconds - 0.005
-        note = f"Only the first {heard / self.rate:.1f} s are on this page." if part else ""
+        note = f"This page contains only the first {heard / self.rate:.1f} s." if part else ""
         return encode_flac_uri(self.waveform[:heard], self.rate), note
 
     def draw_wave_lane(self, words: str) -> Lane:
@@ -195,13 +195,13 @@ class AudioFigures:
         return sample_card(batch, i, words, (played,), {"": heard.mask}, names=self.label_names)
 
     def _draw_lanes(self, heard: Heard, start_s: float) -> tuple[Lane, ...]:
-        wave, behind = "The loudest sample has the full height.", ""
+        wave, behind = "The loudest sample spans the full height.", ""
         if heard.filled:
             wave = (
-                f"The audio ends after {heard.sound_s:.2f} s, and the rest of the clip is padding. Tokens that lie "
-                "wholly in the padding have no weight in the loss."
+                f"The audio ends after {heard.sound_s:.2f} s, and the rest of the clip is padding. Tokens that "
+                "lie entirely in the padding have no weight in the loss."
             )
-            behind = " In the padding all values are equal, and brighter than silence."
+            behind = " Values in the padding are all equal, and brighter than silence."
         seen = "Coloured tokens are visible to the encoder, {}; grey ones are hidden."
         lanes = heard.lanes(describe_bands(self.spectrogram.features) + behind, "The mask.", seen, self.spectrogram)
         ticks = choose_inner_ticks(start_s, start_s + heard.seconds, 8)
@@ -284,7 +284,7 @@ class NoisyFigures:
             )
             for name, one in values.items()
         ]
-        return Card(key=batch.key[i], words=f"{before:.1f} dB, then {after:.1f} dB", figures=tuple(grids))
+        return Card(key=batch.key[i], words=f"{before:.1f} dB before, {after:.1f} dB after", figures=tuple(grids))
 
 
 def draw_compared_spectrograms(

@@ -108,7 +108,7 @@ class AudioVisualFigures:
     def _draw_tracks(self, batch: AudioVisualBatch, i: int, mask: MaskRow | None) -> list[FrameTrack]:
         """Draw the frames, and their visible tokens."""
         frames, times = sized(batch.video[i].numpy(), self.grid, choose_page_side(batch.video)), batch.pts_s[i].tolist()
-        words = "Each frame is at its time. Thin lines mark the times in the audio below."
+        words = "Each frame is at its time. Thin lines mark these times in the audio below."
         tracks = [replace(draw_picture_track(frames, times, self.grid), words=words)]
         if mask is not None:
             visible = f"{span(count_visible_per_step(mask, self.grid))} of {per_step(self.grid)}"

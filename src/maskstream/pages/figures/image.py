@@ -42,7 +42,7 @@ class ImageFigures:
         key, pixels = batch.key[i], self._resize_picture(batch, i, SIDE_PX)[0]
         mask = MaskRow.of(batch.mask, i) if batch.mask else None
         whole = picture(pixels, f"image {key}")
-        figures = [join_picture_row(whole, title="The image", words="As the model gets it.")]
+        figures = [join_picture_row(whole, title="The image", words="As the model receives it.")]
         if mask is not None:
             words = f"{mask.visible:,} of {mask.masked.size:,} patches are visible; grey ones are hidden."
             seen = draw_masked_picture(pixels, mask.masked.reshape(self.grid.shape), f"visible tokens of {key}")

@@ -242,7 +242,7 @@ class MeshFigures:
             seen = draw_mesh(mesh.positions, mesh.cells, colours, hidden=mask.masked, side_px=_SIDE_PX)
             graph = draw_graph(mesh.positions, pairs, mask.masked, left, side_px=_SIDE_PX)
             said["Visible nodes"] = seen, f"{hidden:,} nodes are hidden; a cell with one is grey."
-            said["The remaining graph"] = graph, f"{n} {of} edges have both ends, each counted in both directions."
+            said["The remaining graph"] = graph, f"{n} {of} edges keep both ends, each counted in both directions."
         if steps:
             more.append(Fact(name="Nodes by type", value=_format_kinds(mesh.kinds), plain=True))
         figures = [

@@ -35,9 +35,9 @@ class PackedFigures:
         rows, n, p = len(batch.cu_rows) - 1, len(batch), batch.patch
         steps = f" in {batch.tubelet} time steps" if batch.tubelet > 1 else ""
         lede = (
-            f"{received(rows, 'row')}, of {plural(n, 'sample')} at their own size and aspect. A row has room for "
-            f"{batch.row_tokens:,} visible tokens, and each token attends to tokens of the same sample. A token is a "
-            f"patch of {p} x {p} pixels{steps}."
+            f"{received(rows, 'row')}, of {plural(n, 'sample')} at their native size and aspect ratio. A row has "
+            f"room for {batch.row_tokens:,} visible tokens, and each token attends to tokens of the same sample. "
+            f"A token is a patch of {p} x {p} pixels{steps}."
         )
         sizes = batch.cu_seqlens.diff()
         return lede, {
@@ -60,7 +60,7 @@ class PackedFigures:
             across=1,
             title="The row",
             words=f"Each cell is a visible token, {ACROSS} to a line: above in the colour of its sample, below with "
-            "its pixels. Empty cells are unused space, since no further sample fits.",
+            "its pixels. Empty cells are unused space, because no other sample fits.",
         )
         samples = join_picture_row(
             *(self._shown(batch, s, s - first) for s in range(first, last)),

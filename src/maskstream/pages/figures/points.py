@@ -129,8 +129,8 @@ class PointsFigures:
         else:
             words = f"{tokens.groups} groups of {tokens.size} points, which the model finds"
         lede = (
-            f"{received(len(batch), 'cloud')}: some points of each, augmented, and masked. Each is drawn from one "
-            "side, and from the next one and higher; nearer points are darker."
+            f"{received(len(batch), 'cloud')}: a random selection of each cloud's points, augmented and masked. "
+            "Each is drawn from one side, then from the next side and higher up; nearer points are darker."
         )
         points = f"{batch.points.shape[1]:,} of a cloud"
         return lede, {"points": points, "tokens": words, "augmentation": repr(self.augment)}
@@ -147,7 +147,7 @@ class PointsFigures:
         if isinstance(self.tokens, VoxelTokens):
             figures, more = draw_voxels(points, mask, self.tokens, key)
         else:
-            figures, more = (_draw_figure("The cloud", "As the model gets it.", key, points, INK),), ()
+            figures, more = (_draw_figure("The cloud", "As the model receives it.", key, points, INK),), ()
         n_points = component_of(self.manifest.components, ("points",)).facts["n_points"]
         stored = int(n_points[find_sample(self.manifest, key)])
         words = f"{plural(len(points), 'point')} of the {stored:,} that are stored"
@@ -196,16 +196,18 @@ def draw_voxels(
     occupied[token] = True
     half = tokens.resolution / 2
     at: Float32s = places[0].numpy() - np.float32(half)
-    figures = [_draw_figure("The cloud", f"{len(points):,} points, as the model gets them.", key, at, INK, reach=half)]
-    words = f"{int(occupied.sum()):,} of {occupied.size:,} tokens hold points."
+    figures = [
+        _draw_figure("The cloud", f"{len(points):,} points, as the model receives them.", key, at, INK, reach=half)
+    ]
+    words = f"{int(occupied.sum()):,} of {occupied.size:,} tokens contain points."
     boxes = token_boxes(tokens, (occupied, BOX))
     figures.append(_draw_figure("Occupied tokens", words, key, at, INK, reach=half, **boxes))
     if mask is None:
         return tuple(figures), (Fact(name="Tokens with points", value=f"{int(occupied.sum()):,}"),)
     seen = ~mask.masked
     words = (
-        f"In orange {int((seen & occupied).sum()):,} visible tokens with points, in blue "
-        f"{int((seen & ~occupied).sum()):,} that are empty; grey ones and their points are hidden."
+        f"Orange: {int((seen & occupied).sum()):,} visible tokens with points; blue: "
+        f"{int((seen & ~occupied).sum()):,} visible tokens without; grey tokens and their points are hidden."
     )
     boxes = token_boxes(tokens, (~seen & occupied, _HIDDEN_BOX), (seen & ~occupied, _EMPTY_BOX), (seen & occupied, BOX))
     colours = marked(seen[token], SEEN, FADED)

@@ -77,7 +77,7 @@ _WORDS = {
     "chroma": "Pitch classes rise upwards from C; bright is strong.",
     "cqt": "Frequency rises upwards, 12 bands an octave; bright is loud.",
     "mfcc": "The coefficients of the cepstrum rise upwards from 0.",
-    "tempogram": "The lag rises upwards from 0; bright is where onsets come again after it.",
+    "tempogram": "The lag rises upwards from 0; bright lags are those at which onsets recur.",
 }
 
 

@@ -22,8 +22,8 @@ from .words import plural
 Keys = tuple[tuple[str, str], ...]
 
 HIDDEN = (("gone", "hidden"),)
-REPLACED = (("gone", "hidden"), ("random", "a random token"), ("same", "as it is, but predicted"))
-PREDICTED = (("same", "predicted"), ("random", "predicted, and another than it was"))
+REPLACED = (("gone", "hidden"), ("random", "a random token"), ("same", "unchanged, but predicted"))
+PREDICTED = (("same", "predicted"), ("random", "predicted, and replaced by another token"))
 WITHIN = "##"
 
 
@@ -49,10 +49,10 @@ class TextFigures:
         """Describe the rows."""
         real, held = int(batch.lengths.sum()), "one document, or a window of it"
         if self.packed:
-            held = "documents one behind the other"
+            held = "several documents, one after another"
         lede = (
-            f"{received(len(batch), 'row', f' of {self.length:,} tokens')}. A row holds {held}. The model predicts the "
-            "hidden tokens from the others."
+            f"{received(len(batch), 'row', f' of {self.length:,} tokens')}. A row contains {held}. The model "
+            "predicts the hidden tokens from the others."
         )
         return lede, {
             "documents": f"{len(batch.unpadded.cu_seqlens) - 1:,}",
@@ -150,9 +150,9 @@ class ImageTextFigures:
         (h, w), (ph, pw) = self.image.grid.shape, self.image.grid.patch
         real = int(batch.text.valid.sum())
         lede = (
-            f"{received(len(batch), 'image', ' with text,')}: cropped, resized, cut into tokens, and each part masked "
-            "on its own. A token of an image is a patch of "
-            f"{ph} x {pw} pixels; one of a text is a word or a part of one."
+            f"{received(len(batch), 'image', ' with text,')}: cropped, resized, divided into tokens, and each "
+            f"part masked separately. A token of an image is a patch of {ph} x {pw} pixels; a token of a text is "
+            "a word or part of a word."
         )
         return lede, {
             "size": f"{h * ph} x {w * pw} pixels",
@@ -201,11 +201,11 @@ class ImageTextFigures:
     def _draw_referred(self, batch: ImageTextBatch, made: ImageTextBatch, i: int) -> Card:
         """Draw the object of a phrase and the model's result: boxes, and segments if there are any."""
         items = [self._box(batch, i, "the phrase's box")] if not batch.box[i].isnan().any() else []
-        items.append(self._box(made, i, "the box that is found", image=batch))
+        items.append(self._box(made, i, "the predicted box", image=batch))
         if batch.segment is not None and batch.segment[i].any():
             items.append(self._segment(batch, i, "its segment"))
         if made.segment is not None:
-            items.append(self._segment(made, i, "the segment that is found", image=batch))
+            items.append(self._segment(made, i, "the predicted segment", image=batch))
         phrase = self.text.sample(replace(batch, text_mask=None).texts, i).figures
         pictures = join_picture_row(*items, across=2 if len(items) > 3 else 0)
         return Card(key=batch.key[i], words="", figures=(*phrase, pictures))

@@ -76,7 +76,7 @@ def from_above(
     made: Sequence[float] | None = None,
     walk: WalkAbove | None = None,
     around: Around | None = None,
-    alt: str = "walk from above",
+    alt: str = "trajectory from above",
 ) -> Drawing:
     """Draw a trajectory from above.
 
@@ -104,18 +104,18 @@ def from_above(
     if around is not None:
         floor = np.concatenate([np.zeros((1, 2)), around.free])
         paths += [("area-free", _draw_line(placed(floor)) + "Z"), ("dot-hidden", draw_dots(placed(around.things)))]
-        keys += [("area-free", "free floor"), ("dot-hidden", "what stands there")]
+        keys += [("area-free", "free floor"), ("dot-hidden", "obstacles")]
     if walk is not None:
         past, ahead = (placed(walk.places[part]) for part in (slice(walk.now + 1), slice(walk.now, None)))
         paths += [("line-past", _draw_line(past)), ("line-ahead", _draw_line(ahead))]
-        keys += [("line-past", "the way walked"), ("line-ahead", "the way to come")]
+        keys += [("line-past", "path so far"), ("line-ahead", "future path")]
         paths += wedges("wedge-past", walk, [at for at in walk.wedges if at <= walk.now])
         paths += wedges("wedge-ahead", walk, [at for at in walk.wedges if at > walk.now])
     paths.append(("line-bold", _draw_line(placed(clip.places))))
     paths += wedges("wedge", clip, range(len(clip.places))) + wedges("wedge", clip, [-1], _NOW)
-    keys.append(("line-bold", "the clip, now at the large wedge"))
+    keys.append(("line-bold", "the clip; the large wedge is the current position"))
     for goal, dot, line, word in (
-        (waypoint, "dot-kept", "line-kept", "where it went"),
+        (waypoint, "dot-kept", "line-kept", "actual position"),
         (made, "dot-gone", "line-made", "the model's"),
     ):
         if goal is not None:
@@ -165,8 +165,8 @@ class TrajectoryFigures:
         """Describe the clips and their tokens."""
         lede, facts = self._video.about(_draw_video(batch))
         more = (
-            " Depth has the same frames, crops and masks. A walk is seen from above, with the camera of the clip's "
-            "last frame at the large wedge, looking upwards; wedges point to where the camera looks."
+            " Depth has the same frames, crops and masks. Trajectories are drawn from above, with the camera of "
+            "the clip's last frame at the large wedge, facing up; wedges point in the camera's direction."
         )
         return lede + more, {"clip": facts["clip"], "waypoint": f"{self.ahead_s:g} s after the last frame"}
 
@@ -191,7 +191,9 @@ class TrajectoryFigures:
             i: Row.
         """
         off_m = float((made.waypoint[i, :2] - batch.waypoint[i, :2]).norm())
-        frames = _join_row(batch, i, batch.video[i].numpy(), "frame", title="Frames", words="The last one is now.")
+        frames = _join_row(
+            batch, i, batch.video[i].numpy(), "frame", title="Frames", words="The last one is the current frame."
+        )
         above = self._draw_from_above(batch, i, "waypoints", made=made.waypoint[i].tolist())
         words = f"{off_m:.2f} m off, {self.ahead_s:g} s ahead"
         return Card(key=batch.key[i], words=words, figures=(frames, *_draw_depths(batch, i), above))

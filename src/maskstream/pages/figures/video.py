@@ -78,7 +78,7 @@ class VideoFigures:
             tracks.append(draw_seen_track(frames, times, mask, self.grid))
         missing = []
         if batch.flow is None or batch.flow.vectors.shape[1] == 0:
-            missing.append("The loader gives no flow with these clips.")
+            missing.append("The loader returns no flow with these clips.")
         else:
             tracks.append(draw_flow_track(batch.flow, i, times, self.grid, frames.shape[1:3]))
         movie = Movie(
@@ -180,7 +180,7 @@ def draw_picture_track(frames: UInt8, times: Sequence[float], grid: Grid) -> Fra
         grid: Grid of the tokens.
     """
     together = grid.patch[0]
-    steps = f"Frames that stand together ({together}) form one time step and share its tokens. " if together > 1 else ""
+    steps = f"Frames that are grouped ({together}) form one time step and share its tokens. " if together > 1 else ""
     return FrameTrack(
         name="picture",
         title="Frame",
@@ -238,8 +238,8 @@ def draw_flow_track(
         name="flow",
         title="Flow",
         heading="Flow.",
-        words="Colour is the direction in which things moved since the frame before, as on the disc; strength is how "
-        f"far, and full colour is {scale_px:g} px or more. White is rest.{hatched}",
+        words="Colour is the direction of motion since the previous frame, as on the disc; saturation is its length, "
+        f"and full colour is {scale_px:g} px or more. White did not move.{hatched}",
         pictures=(None, *(picture(one, f"flow {f}") for f, one in enumerate(drawn, start=2))),
         times=tuple(times),
         together=grid.patch[0],
@@ -266,7 +266,7 @@ def draw_confidence_track(
         name=f"trust-{word}",
         title=f"Confidence, {word}",
         heading=f"Confidence of {word}.",
-        words="White where the frame before, moved along the flow, explains the cell; black where it does not, or "
+        words="White where the previous frame, warped along the flow, explains the cell; black where it does not, or "
         "where the source has no vector.",
         pictures=(None, *(picture(one, f"confidence {f}") for f, one in enumerate(drawn, start=2))),
         times=tuple(times),
@@ -311,9 +311,9 @@ def _draw_dwell(mask: MaskRow, grid: Grid) -> Drawing:
         width=columns,
         height=rows,
         aspect=columns * grid.patch[2] / (rows * grid.patch[1]),
-        alt="Steps in which each place is visible",
-        words=f"Where tokens stay. The stronger the colour, the more of the {steps} steps a place is visible in. "
-        f"{count(int((dwell > 0).sum()))} of {count(dwell.size)} places are seen at least once.",
+        alt="Steps in which each position is visible",
+        words=f"How long tokens stay visible. The stronger the colour, the more of the {steps} steps a position is "
+        f"visible in. {count(int((dwell > 0).sum()))} of {count(dwell.size)} positions are seen at least once.",
     )
 
 
@@ -327,11 +327,11 @@ def _draw_timeline(mask: MaskRow, grid: Grid) -> Drawing:
     kept = ""
     if later := int(visible[1:].sum()):
         share = percent(int(again.sum()) / later)
-        kept = f" Of the tokens visible in a step, {share} were visible at the same place in the step before."
+        kept = f" Of the tokens visible in a step, {share} were visible at the same position in the previous step."
     return Drawing(
         title="Visible tokens over time",
-        words=f"Each row is a time step, each column one of the {places} places, numbered along the frame's rows. A "
-        f"place that stays visible draws a vertical line.{kept}",
+        words=f"Each row is a time step, each column one of the {places} positions, numbered along the frame's rows. A "
+        f"position that stays visible draws a vertical line.{kept}",
         keys=describe_token_colours(undecoded),
         paths=(
             ("undecoded", undecoded),
@@ -340,7 +340,7 @@ def _draw_timeline(mask: MaskRow, grid: Grid) -> Drawing:
         ),
         width=places,
         height=steps,
-        alt="Visible tokens by step and place",
+        alt="Visible tokens by step and position",
         stretch=True,
         left=tuple(str(step + 1) for step in range(steps)),
         right=tuple(zip(map(str, visible), ["", *(f"{n} kept" for n in again)], strict=True)),
@@ -392,7 +392,7 @@ NAMES = {
     "seen": "The encoder saw",
     "guess": "Interpolation",
     "reconstruction": "Reconstruction",
-    "ids": "Drawn from its ids",
+    "ids": "Decoded from its ids",
     "generated": "Generated",
     "persistence": "The last frame, repeated",
 }

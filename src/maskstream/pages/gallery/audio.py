@@ -23,7 +23,7 @@ FRAMES, BINS, PATCH = 1024, 128, 16
 COMPLEX_RATIO = CardText(
     title="Ideal complex ratio",
     source="Channel-Attention Dense U-Net",
-    note="This is a target, not a mask of tokens: the mixture's spectrum times this ratio is the clean spectrum.",
+    note="This is a target, not a token mask: the mixture's spectrum times this ratio is the clean spectrum.",
     call="complex_ratio.ComplexRatio()",
 )
 
@@ -100,10 +100,10 @@ def draw_mixed(speech: npt.NDArray[np.float32], crowd: npt.NDArray[np.float32]) 
     s_db, y_db, enhanced = (20 * np.log10(x.abs().numpy() + 1e-5) for x in (s, y, ratio.apply(mask, y)))
     size = ratio.invert_bounds(mask).abs().numpy()
     pictures = (
-        ("speech and crowd, equally loud", picture(y_db, -50, 35)),
+        ("speech and crowd noise, equally loud", picture(y_db, -50, 35)),
         ("size of the mask, 0 to 1.5", picture(size, 0.0, 1.5)),
         ("mask times mixture", picture(enhanced, -50, 35)),
-        ("the speech alone", picture(s_db, -50, 35)),
+        ("clean speech", picture(s_db, -50, 35)),
     )
     return {name: resize(p[len(p) // 2 :][None], 150, 300)[0] for name, p in pictures}
 

@@ -25,7 +25,10 @@ SPIKES = CardText(
         "This is not a token mask. Single elements of activations are dropped, the same ones each time a sample is "
         "used. Here the elements are pixels."
     ),
-    call="spikes.Spikes(ratio=0.75)",
+    call=(
+        "This is not a token mask. Single elements of activations are dropped, the same ones each time a sample "
+        "is used. In this example, the elements are pixels."
+    ),
 )
 
 

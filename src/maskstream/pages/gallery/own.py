@@ -57,7 +57,7 @@ def own_gallery(
             cards = [
                 card for one in names for card in _draw_cards(modality, manifest, field, one, settings, samples, seed)
             ]
-            sections.append(_build_section(f"Chosen masks{of}", "On samples of your split.", cards))
+            sections.append(_build_section(f"Chosen masks{of}", "On samples from your split.", cards))
             others = [name for name in field.legal() if name != NO_MASK and name not in names]
             cards = [
                 card for name in others for card in _draw_cards(modality, manifest, field, name, settings, 1, seed)
@@ -68,7 +68,7 @@ def own_gallery(
     text = page(
         kind="gallery",
         title=f"Masks on {info['dataset']}/{info['split']}",
-        lede=f"{', '.join(masks)} on {modality.units} as a loader with the seed {seed} gives them to training.",
+        lede=f"{', '.join(masks)} on {modality.units} as a loader with the seed {seed} passes them to training.",
         facts={"location": manifest.location, "samples": f"{len(manifest):,}"},
         sections=sections,
         by_section=True,

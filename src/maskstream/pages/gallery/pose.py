@@ -32,7 +32,7 @@ def make_scene(walk: npt.NDArray[np.float32]) -> GalleryScene:
 
 KIND = GallerySection(
     title="Skeletons",
-    words="A motion capture of a person who kneels down: 12 frames, 0.4 s apart, of 17 joints in Human3.6M's order. "
+    words="Motion capture of a person who kneels down: 12 frames, 0.4 s apart, of 17 joints in Human3.6M's order. "
     "Large dots are visible to the encoder.",
     missing="motion capture",
     needs=("walk",),

@@ -68,7 +68,7 @@ def make_mesh_scene(animal: Mesh) -> GalleryScene:
         masked = drawn[0][1].masked[0].numpy()
         left = np.isin(np.arange(edges.shape[1]), submesh(masked, edges).kept)
         pixels = draw_graph(vertices[:, [2, 0, 1]], edges, masked, left, side_px=SIDE_PX)
-        words = f"{left.sum():,} of {left.size:,} edges have both ends."
+        words = f"{left.sum():,} of {left.size:,} edges keep both ends."
         return (join_picture_row(picture(pixels, "the remaining mesh"), title="The remaining graph", words=words),)
 
     grid = TokenGrid(axes=("node",), shape=(len(vertices),), patch=(1,))

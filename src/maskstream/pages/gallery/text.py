@@ -168,7 +168,7 @@ def words(
         shown.append((text, state, spaced))
     keys: tuple[tuple[str, str], ...] = (("gone", "hidden"),)
     if tokens is not None:
-        keys = (("gone", "[MASK]"), ("random", "a random token"), ("same", "as it is, but predicted"))
+        keys = (("gone", "[MASK]"), ("random", "a random token"), ("same", "unchanged, but predicted"))
     return WordPieces(pieces=tuple(shown), title=title, keys=keys)
 
 
@@ -194,7 +194,7 @@ def matrix(attend: npt.NDArray[np.bool_]) -> Drawing:
         width=n,
         height=n,
         alt="attention of the decoder",
-        title="Attention of each position of the decoder (row) to others (columns)",
+        title="Attention of each decoder position (row) to the others (columns)",
         crisp=True,
         keys=(("line-visible", "attends"), ("target", "does not")),
     )
@@ -207,8 +207,8 @@ def _draw_scenes(media: Media, seed: int) -> Callable[[Scheme], GalleryScene]:
 
 KIND = GallerySection(
     title="Text",
-    words="The opening of A Scandal in Bohemia, 72 pieces with [CLS] and [SEP]. In place of a vocabulary, words of "
-    "more than five letters are cut into equal parts. Scores are high for rare and long words. A marked "
+    words="The opening of A Scandal in Bohemia, 72 pieces with [CLS] and [SEP]. As a stand-in for a vocabulary, words "
+    "of more than five letters are cut into equal parts. Scores are high for rare and long words. A marked "
     "subject and object are underlined.",
     missing="text",
     needs=("text",),

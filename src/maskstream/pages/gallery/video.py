@@ -31,8 +31,8 @@ def make_scene(video: UInt8) -> GalleryScene:
 
 KIND = GallerySection(
     title="Video",
-    words="A clip of 16 frames at 224 pixels in cubes of 2 x 16 x 16: eight time steps of 14 x 14 tokens. The page has "
-    "the first frame of each step; bright tokens are visible to the encoder.",
+    words="A clip of 16 frames at 224 pixels in cubes of 2 x 16 x 16: eight time steps of 14 x 14 tokens. The page "
+    "shows the first frame of each step; bright tokens are visible to the encoder.",
     missing="clip",
     needs=("video",),
     axes=(("t", "h", "w"),),

@@ -106,7 +106,7 @@ def score_rows(found: Sequence[Evaluation]) -> tuple[list[Row], list[Row]]:
     scores, others = Cells(len(found)), Cells(len(found))
     for column, one in enumerate(found):
         for score in one.scores:
-            # A unit of several words stands once, behind the name.
+            # A unit of several words is written once, after the name.
             head, unit = score_name(score), score.unit if score.unit in ("%", "dB") else ""
             head = head if unit or not score.unit else f"{head}, in {score.unit}"
             scores.put(head, "", column, number(score.value, unit))

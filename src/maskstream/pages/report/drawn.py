@@ -152,7 +152,7 @@ def _draw_confusion(counts: Tensor, names: Sequence[str]) -> Card:
         for true, said in most
         if wrong[true, said]
     ]
-    words = f"Most often wrong: {', '.join(told)}." if told else "None is wrong."
+    words = f"Most frequent mistakes: {', '.join(told)}." if told else "No mistakes."
     share = counts / of.clamp_min(1)
     return _draw_matrix("classes", share, words, f"predictions for each of {len(counts)} classes")
 
@@ -170,7 +170,7 @@ def _draw_spikes(one: Spiked, figures: Figures[Any], names: Sequence[str]) -> It
             )
             for kind, marks in one.spikes.items()
         ]
-        words = "Time runs to the right; under each, the fraction of steps with a spike."
+        words = "Time runs to the right; the fraction of steps with a spike is below each."
         energy = Fact(name="Energy of its spikes", value=f"{one.energy_nj[i]:,.0f} nJ")
         yield replace(
             card,
@@ -197,7 +197,7 @@ def _draw_answered(figures: Figures[Any], one: Writing, i: int) -> Card:
         texts.append(_words(figures, ids, f"The {role}"))
         if role in made:
             other = "" if made[role] == ids else ", another"
-            texts.append(_words(figures, made[role], f"The {role} that the model writes{other}"))
+            texts.append(_words(figures, made[role], f"The {role} written by the model{other}"))
     return replace(card, figures=(*card.figures, *texts), missing=(), words="", label=None)
 
 

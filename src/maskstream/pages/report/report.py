@@ -205,7 +205,7 @@ def follow_run(run: Path, out: str | Path | None = None, every_s: int = FOLLOW_S
         text = page(
             kind="run report",
             title=f"{run.resolve().name} is training",
-            lede="The page reloads itself while the run continues; at its end the report replaces it.",
+            lede="The page reloads itself while the run continues; the final report replaces it.",
             facts=_describe_efficiency(metrics) | _sources(metrics) if metrics else {"steps": "none yet"},
             sections=(),
             curves=run_curves(metrics, None) if metrics else None,
@@ -275,9 +275,9 @@ def _describe_efficiency(metrics: Sequence[StepMetrics]) -> dict[str, str]:
     """Describe how well the last steps used the machine, and how many steps were skipped, as far as known."""
     last, skipped = metrics[-1], sum(row.skipped for row in metrics)
     shares = [row.mfu for row in metrics[-100:] if row.mfu is not None]
-    found = {} if last.goodput is None else {"goodput": f"{last.goodput:.0%} of the time since the run began"}
+    found = {} if last.goodput is None else {"goodput": f"{last.goodput:.0%} of the time since the run started"}
     if shares:
-        found["MFU"] = f"{sorted(shares)[len(shares) // 2]:.0%} of a large matrix product's rate"
+        found["MFU"] = f"{sorted(shares)[len(shares) // 2]:.0%} of the rate of a large matrix product"
     times: dict[str, float] = defaultdict(float)
     for row in metrics[-100:]:
         for name, seconds in row.seconds.items():
@@ -370,7 +370,7 @@ def run_curves(metrics: Sequence[StepMetrics], of: TrainingLoss | None) -> RunCu
         mean_data_wait=float(wait.mean()),
         small=(
             *_draw_measured(_list_source_losses(rows), rows, "the loss of this source's samples", value),
-            *_draw_measured([row.val for row in rows], rows, "on held-out samples, while it trained"),
+            *_draw_measured([row.val for row in rows], rows, "on held-out samples, during training"),
             *map(_draw_guarded, _draw_measured([row.spread for row in rows], rows, "", 0.0)),
             _make_chart("Learning rate", "by step", steps, lr, 0.0),
             _make_chart("Throughput", "samples per second", steps, rate, 0.0),
@@ -402,7 +402,7 @@ def _draw_guarded(chart: Chart) -> Chart:
     least = find_line(chart.title, float(chart.lines[0].y[0]))
     if least is None:
         return chart
-    note = f"below the line at {least:.3g} a run has collapsed"
+    note = f"below the line at {least:.3g}, a run has collapsed"
     return replace(chart, note=note, include=(*chart.include, least), reference=least)
 
 

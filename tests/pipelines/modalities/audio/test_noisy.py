@@ -136,7 +136,7 @@ def test_one_of_several_sounds_is_named_in_each_split(tmp_path, splits):
             ValueError, match=rf"2 components are sound: left\.flac, right\.flac; choose one with {says}"
         ):
             loader(pairs, **options)
-    with pytest.raises(ValueError, match="selects a sound from the split passed as noise="):
+    with pytest.raises(ValueError, match="selects audio from the split passed as noise="):
         loader(splits[0], noise_component="left.flac")
     named = loader(pairs, component="left.flac", noise=pairs, noise_component="right.flac")
     assert named.state_dict()["data"]["component"] == "left.flac"

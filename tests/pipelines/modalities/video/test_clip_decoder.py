@@ -217,7 +217,7 @@ def test_what_is_no_video_is_an_error_of_the_sample(media, tmp_path) -> None:
         ClipDecoder(VideoClip(frames=60, stride=1, size=32, short="skip"))(data, key="k")
     with pytest.raises(ValueError, match="work only with splits"):
         ClipDecoder(CLIP, output="yuv")
-    with pytest.raises(ValueError, match="motion vectors are flow only in the profiles"):
+    with pytest.raises(ValueError, match="motion vectors can serve as flow only in the profiles"):
         ClipDecoder(CLIP, flow="codec")
 
 

@@ -98,9 +98,9 @@ def test_dali_is_chosen_only_where_it_makes_twice_the_clips(card, caplog, name, 
     assert choose_decoder(CUDA, unsuited=unsuited, **about) == chosen
     (line,) = caplog.messages
     expected = min(cores * 1e3 / 6.1, 1e3 / (0.34 if workers else 0.9))
-    assert f"PyAV is expected to make {expected:.0f} clips/s, planes of 2.1 MB or less" in line
-    held = "; workers= would make more" if cores == 16 and not workers else ""
-    assert f"in {cores} cores (workers={workers}{held})" in line
+    assert f"PyAV is expected to decode {expected:.0f} clips/s, in planes of up to 2.1 MB" in line
+    held = "; workers= would decode more" if cores == 16 and not workers else ""
+    assert f"on {cores} cores (workers={workers}{held})" in line
     assert ("using DALI" in line) == (chosen == "dali")
     assert unsuited in line
 
@@ -121,7 +121,7 @@ def test_a_cuda_device_gets_planes_and_the_log_says_why_not(h264, vp9, card, cap
     for changes, reason in (({"flow": "dis"}, "flow=Dis"), ({"colour": ColourJitter()}, "colour jitter")):
         caplog.clear()
         assert finish_of(h264, **changes) is Unchanged
-        assert "PyAV makes RGB in the loader" in caplog.text
+        assert "PyAV converts to RGB in the loader" in caplog.text
         assert reason in caplog.text
     monkeypatch.setattr(decoders, "_PLANES_MS", 600.0)
     assert finish_of(h264) is HardwareFinish

@@ -212,7 +212,7 @@ def test_where_it_does_not_import_one_sentence_says_what_it_needs(monkeypatch):
     says = nvdec.missing_torchcodec()
     nvdec.missing_torchcodec.cache_clear()
     assert says.startswith(
-        f"it needs torchcodec 0.17 or later, made for this torch ({torch.__version__}), and FFmpeg: "
+        f"it needs torchcodec 0.17 or later, built for this torch ({torch.__version__}), and FFmpeg: "
     )
 
 
