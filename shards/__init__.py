@@ -1,4 +1,4 @@
-"""Shards: plain WebDataset tars, with a manifest of all that a loader must know.
+"""Shards: plain WebDataset tars, and a manifest with everything that a loader must know.
 
 1. `write_shard` writes each `Sample` (key, label and members) into a tar.
 2. Each finished shard is a `ShardRecord`. `Records` keeps them on disk, so a killed run can continue.

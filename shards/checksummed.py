@@ -1,4 +1,4 @@
-"""JSON objects with a checksum of themselves, which reveals damage and edits."""
+"""JSON objects that contain their own checksum, which reveals damage and edits."""
 
 import json
 from collections.abc import Mapping
@@ -21,8 +21,8 @@ def add_checksum(fields: Mapping[str, Any]) -> bytes:
 
 
 def read_checksummed(data: bytes) -> Json:
-    """Return the fields that `add_checksum` wrote. Raise ValueError, with the reason, if the data differ from the
-    written ones.
+    """Return the fields that `add_checksum` wrote, after checking them. Raise ValueError, with the reason, if the data
+    differs from what was written.
     """
     if not data.strip(b"\0"):
         raise ValueError("it is empty" if not data else f"it holds {len(data)} zero bytes")
@@ -45,5 +45,5 @@ def read_checksummed(data: bytes) -> Json:
 
 
 def _sum(fields: Json) -> str:
-    """The checksum of a canonical form, in which the order of fields and spaces do not count."""
+    """Return the checksum of a canonical form, in which the order of fields and whitespace do not matter."""
     return str(xxhash.xxh3_128_hexdigest(json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()))

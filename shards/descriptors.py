@@ -1,4 +1,4 @@
-"""Descriptors that a process which is being started inherits, and how its arguments name them."""
+"""File descriptors that a new process inherits, and how its arguments refer to them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Protocol
 
 
 class Descriptor:
-    """A descriptor among the arguments of a process; there, `number` is the inherited descriptor."""
+    """A descriptor among the arguments of a process; in the new process, `number` is the inherited descriptor."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -22,10 +22,10 @@ class Descriptor:
 
 
 class Detachable(Protocol):
-    """Placeholder of a descriptor in the pickle for a process that is being started."""
+    """Placeholder for a descriptor in the pickle for a process that is being started."""
 
     def detach(self) -> int:
-        """The descriptor in that process, which it has to close."""
+        """The descriptor in the new process, which must close it."""
         ...
 
 
@@ -34,7 +34,7 @@ def _receive(passed: Detachable) -> Descriptor:
 
 
 class _Passed(threading.local):
-    """The descriptors that the process which this thread is starting will inherit; None while it starts none."""
+    """The descriptors that the process started by this thread will inherit; None if no process is being started."""
 
     files: list[int] | None = None
 
@@ -45,7 +45,7 @@ _inherited: list[int] = []
 
 @contextmanager
 def collect_passed() -> Iterator[list[int]]:
-    """Collect the descriptors that are handed over, for a process that `shards/processes.py` starts."""
+    """Collect the descriptors to hand over to a process that `shards/processes.py` starts."""
     before, _passed.files = _passed.files, []
     try:
         yield _passed.files
@@ -54,17 +54,17 @@ def collect_passed() -> Iterator[list[int]]:
 
 
 def note_inherited(files: Sequence[int]) -> None:
-    """Note the descriptors that this process got, in the order in which they were handed over."""
+    """Store the descriptors that this process received, in the order in which they were handed over."""
     _inherited[:] = files
 
 
 def is_starting_process() -> bool:
-    """Whether the current pickling is for a process that is being started, also by multiprocessing."""
+    """Return True if the current pickling is for a process that is being started, also by multiprocessing."""
     return _passed.files is not None or get_spawning_popen() is not None
 
 
 def pass_on_descriptors(descriptor: int) -> Detachable:
-    """Return the placeholder of a descriptor for the pickle of a process that is being started."""
+    """Return the placeholder for a descriptor in the pickle for a process that is being started."""
     if _passed.files is None:
         return DupFd(descriptor)
     _passed.files.append(descriptor)

@@ -1,4 +1,4 @@
-"""The errors about data. Wrong arguments and settings raise ValueError instead.
+"""Errors about data. Wrong arguments and settings raise ValueError instead.
 
 MaskstreamError
 ├── ShardError      a shard is missing, truncated or damaged

@@ -1,7 +1,7 @@
 """Kernels: small loops compiled with numba, for computations that would need many numpy calls on small arrays.
 
 Importing numba takes 0.15 s, so only kernel files import this module, and callers import these files inside functions.
-A module whose classes are sent to workers lists its kernel files in `KERNELS`, for the worker server.
+A module whose classes are sent to workers lists its kernel files in `KERNELS`, for the server that forks them.
 
 A kernel is compiled at its first call (about 10 s for all of flow and masks) and cached next to its file, or in the
 user's cache folder if that is not writable; other processes load it from there in a few milliseconds. If neither is
@@ -49,8 +49,9 @@ _ONLY = "kernel"
 
 
 class _Environment:
-    """The Python environment of a function that a kernel calls, as cached: only constants, since kernels run without
-    Python. With numba's own environment, a process that loads the cache would import the modules of all functions.
+    """Return the Python environment of a function that a kernel calls, as it is cached: only constants, since kernels
+    run without Python. With numba's own environment, a process that loads the cache would import the modules of all
+    functions.
     """
 
     def __init__(self, of: Any) -> None:
@@ -71,10 +72,10 @@ def _environment(module: str, constants: list[object], name: str) -> object:
 
 
 class _Cache(FunctionCache):
-    """The compiled code of a kernel on disk, in separate files per source text, signature and processor.
+    """Compiled code of a kernel on disk, in a separate file for each source text, signature and processor.
 
     numba's cache compares modification times of the source, which packages may set, and processes that compile a kernel
-    for different signatures at the same time may write to one file.
+    for different signatures at the same time may write to the same file.
     """
 
     def __init__(self, function: Any) -> None:
@@ -89,11 +90,11 @@ class _Cache(FunctionCache):
 
     @property
     def cache_path(self) -> str:
-        """The folder of the files."""
+        """Folder of the files."""
         return str(self._folder)
 
     def load_overload(self, sig: Sequence[object], target_context: Any) -> Any:
-        """The compiled code for a signature; None if there is none, or its file is damaged.
+        """Return the compiled code for a signature; None if there is none, or its file is damaged.
 
         numba's own method imports the whole compiler first, which takes 0.4 s.
         """
@@ -102,7 +103,7 @@ class _Cache(FunctionCache):
             return data and self._impl.rebuild(target_context, data)
 
     def save_overload(self, sig: Sequence[object], data: Any) -> None:
-        """Keeps compiled code, unless the disk is full."""
+        """Save compiled code, unless the disk is full."""
         if self._impl.check_cachable(data):
             with suppress(OSError):
                 file = self._file(sig, data.codegen)
@@ -129,7 +130,7 @@ def kernel(function: Callable[P, R]) -> Callable[P, R]:
 
 
 class _Watch(event.Listener):
-    """Reports changes of the number of kernels being compiled, 1 or -1."""
+    """Called with 1 when a compilation begins, and -1 when it ends."""
 
     def __init__(self, tell: Callable[[int], None]) -> None:
         self._tell = tell
@@ -142,12 +143,13 @@ class _Watch(event.Listener):
 
 
 def watch(tell: Callable[[int], None]) -> None:
-    """Calls `tell` with 1 when a kernel begins to be compiled in this process, and with -1 when it is done."""
+    """Call `tell` with 1 when the compilation of a kernel begins in this process, and with -1 when it is done."""
     event.register("numba:compile", _Watch(tell))  # type: ignore[no-untyped-call]
 
 
 def instructions(result: types.Type) -> Callable[[Callable[..., ir.Value | None]], Callable[..., int]]:
-    """Makes a function that kernels call with integers of the LLVM instructions that the decorated one builds.
+    """Create a function that kernels can call with integers, from the LLVM instructions that the decorated function
+    builds.
 
     The decorated function takes an `ir.IRBuilder` and the integers as `ir.Value`, and returns the value of the numba
     type `result`, or None if that is `types.void`.
@@ -169,17 +171,17 @@ def instructions(result: types.Type) -> Callable[[Callable[..., ir.Value | None]
 
 
 def vector(bits: int, lanes: int) -> ir.VectorType:
-    """The type of a vector of integers."""
+    """Return the type of a vector of integers."""
     return ir.VectorType(ir.IntType(bits), lanes)
 
 
 def filled(of: ir.VectorType, value: int) -> ir.Constant:
-    """A vector with one value in all lanes."""
+    """Return a vector with one value in all lanes."""
     return ir.Constant(of, [value] * of.count)
 
 
 def undefined(of: ir.VectorType) -> ir.Constant:
-    """A vector of any values."""
+    """Return a vector of any values."""
     return ir.Constant(of, ir.Undefined)
 
 
@@ -189,12 +191,12 @@ def picked(b: ir.IRBuilder, one: ir.Value, other: ir.Value, lanes: Sequence[int]
 
 
 def load(b: ir.IRBuilder, address: ir.Value, of: ir.Type) -> ir.Value:
-    """The value of a type at an address of any alignment."""
+    """Load a value of a type from an address with any alignment."""
     loaded = b.load(b.inttoptr(address, of.as_pointer()))
     loaded.align = 1
     return loaded
 
 
 def store(b: ir.IRBuilder, value: ir.Value, address: ir.Value) -> None:
-    """Writes a value to an address of any alignment."""
+    """Store a value at an address with any alignment."""
     b.store(value, b.inttoptr(address, value.type.as_pointer())).align = 1

@@ -1,4 +1,4 @@
-"""Functions whose keyword arguments are the fields of a config, so that none is declared twice."""
+"""Functions whose keyword arguments are the fields of a config, so that no field is declared twice."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -38,7 +38,7 @@ WithFields = ParamSpec("WithFields")
 
 
 class TakesFields(Protocol[WithConfig, WithFields, ResultT_co]):
-    """A function whose last argument is a config, or keyword arguments that are its fields."""
+    """A function whose last argument is a config, or keyword arguments that are the config's fields."""
 
     @overload
     def __call__(self, *args: WithConfig.args, **kwargs: WithConfig.kwargs) -> ResultT_co: ...
@@ -47,7 +47,7 @@ class TakesFields(Protocol[WithConfig, WithFields, ResultT_co]):
 
 
 class MayLeaveOut(Protocol[A_contra, B_contra, ConfigT_contra, FieldsP, ResultT_co]):
-    """The same for a function whose second argument may be left out."""
+    """The same for a function whose second argument is optional."""
 
     @overload
     def __call__(self, first: A_contra, second: B_contra | None, config: ConfigT_contra, /) -> ResultT_co: ...
@@ -58,7 +58,7 @@ class MayLeaveOut(Protocol[A_contra, B_contra, ConfigT_contra, FieldsP, ResultT_
 
 
 class takes_fields(Generic[FieldsP, ConfigT]):  # noqa: N801
-    """Decorator: the last parameter of the function, a config, may be given as keyword arguments.
+    """Decorate a function so that its last parameter, a config, can be passed as keyword arguments.
 
     @takes_fields(JobOptions)
     def make_shards(dataset: str, root: Path, out: Path, options: JobOptions) -> JobReport: ...
@@ -122,7 +122,7 @@ class takes_fields(Generic[FieldsP, ConfigT]):  # noqa: N801
     @overload
     def in_method(self, function: Callable[[A, ConfigT], ResultT]) -> Callable[Concatenate[A, FieldsP], ResultT]: ...
     def in_method(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The same for a method, whose type has the keyword arguments only."""
+        """The same for a method, whose type only has the keyword arguments."""
         called: Callable[..., Any] = self(function)
         return called
 
@@ -136,10 +136,10 @@ def _strip_notes(annotation: object) -> object:
 
 
 def describe_fields(config: type) -> str:
-    """The fields of a dataclass as entries of the section "Args:" of a docstring.
+    """Format the fields of a dataclass as entries of the section "Args:" of a docstring.
 
-    The text of a field is its entry under "Attributes:" in the docstring of its class, or the help of its option of
-    the command line.
+    The text of a field is its entry under "Attributes:" in the docstring of its class, or the help of its command-line
+    option.
     """
     entries: dict[str, str] = {}
     for cls in reversed(config.__mro__):
@@ -153,11 +153,11 @@ def describe_fields(config: type) -> str:
 
 
 def narrow(config: type[ResultT], wider: object, **changed: object) -> ResultT:
-    """Build a config of those fields of another that it has, too.
+    """Build a config from the fields that another config shares with it.
 
     Args:
         config: Class of the config, a dataclass.
-        wider: Config with fields of the same names, and maybe others.
+        wider: Config with fields of the same names, and possibly others.
         **changed: Fields with other values.
     """
     own = {f.name: getattr(wider, f.name) for f in fields(cast(Any, config)) if f.init and hasattr(wider, f.name)}

@@ -15,7 +15,7 @@ def lazy_names(
 
     Args:
         package: Name of the package.
-        homes: Modules of the package, and the names that each defines for it, separated by spaces.
+        homes: Modules of the package, and the public names that each defines, separated by spaces.
         modules: Modules that are public names themselves.
         former: Names of the previous release, and their current names; each use warns.
     """

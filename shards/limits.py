@@ -29,10 +29,10 @@ class Limit(Protocol):
     """Annotation metadata that limits the values of a type."""
 
     def allows(self, value: Any) -> bool:
-        """Whether a value of the annotated type is allowed."""
+        """Return True if a value of the annotated type is allowed."""
 
     def describe(self) -> str:
-        """Return the limit as it follows the name of the type: "of at least 1"."""
+        """Return the limit in words that follow the name of the type: "of at least 1"."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,7 +56,7 @@ class Bounds:
     note: str = ""
 
     def allows(self, value: Any) -> bool:
-        """Whether a number lies within the limits; NaN does not."""
+        """Return True if a number lies within the limits; NaN does not."""
         return (
             (self.min is None or value >= self.min)
             and (self.max is None or value <= self.max)
@@ -66,7 +66,7 @@ class Bounds:
         )
 
     def describe(self) -> str:
-        """The limits in words."""
+        """Return the limits in words."""
         if self.min is not None and self.max is not None:
             parts = [f"from {self.min} to {self.max}"]
         else:
@@ -80,52 +80,52 @@ class Bounds:
 
 
 class _Ascending:
-    """The numbers of a sequence never fall: (low, high)."""
+    """The numbers of a sequence are in ascending order: (low, high)."""
 
     def allows(self, value: Any) -> bool:
-        """Whether each number is at least the one before it."""
+        """Return True if each number is at least the previous one."""
         return all(low <= high for low, high in pairwise(value))
 
     def describe(self) -> str:
-        """The limit in words."""
+        """Return the limit in words."""
         return "in ascending order"
 
 
 class _Filled:
-    """A sequence or text has an item."""
+    """A sequence or text is not empty."""
 
     def allows(self, value: Any) -> bool:
-        """Whether there is an item."""
+        """Return True if there is an item."""
         return len(value) > 0
 
     def describe(self) -> str:
-        """The limit in words."""
+        """Return the limit in words."""
         return "that is not empty"
 
 
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """The values that are allowed, where they are not written as a Literal."""
+    """Allowed values, if they are not written as a Literal."""
 
     values: Sequence[Any]
 
     def allows(self, value: Any) -> bool:
-        """Whether the value is one of them."""
+        """Return True if the value is one of them."""
         return value in self.values
 
     def describe(self) -> str:
-        """All of them."""
+        """Return all of them."""
         return f"that is {_join([repr(one) for one in self.values])}"
 
 
 @dataclass(frozen=True, slots=True)
 class Valid:
-    """A check that writes its own message: a function that raises ValueError for a value that is not allowed."""
+    """A check that writes its own message: a function that raises raise ValueError for a value that is not allowed."""
 
     check: Callable[[Any], object]
 
     def allows(self, value: Any) -> bool:
-        """True; ValueError for a value that is not allowed."""
+        """Return True; ValueError for a value that is not allowed."""
         self.check(value)
         return True
 
@@ -164,8 +164,8 @@ _TESTS: dict[type, list[tuple[str, Any, Test]]] = {}
 def check_fields(config: object, owner: str = "") -> None:
     """Check each field of a dataclass against the type and the limits of its annotation.
 
-    Python converts nothing here: numbers of numpy are numbers and lists are sequences, but a string is not a sequence
-    of strings.
+    Nothing is converted: numpy's numbers are numbers and lists are sequences, but a string is not a sequence of
+    strings.
 
     Args:
         config: A dataclass instance.
@@ -220,7 +220,7 @@ def _is_float(value: Any) -> bool:
 
 
 def _make_test(hint: Any) -> Test:
-    """The test of whether a value fits a type."""
+    """Return the test of whether a value fits a type."""
     origin, args = get_origin(hint), get_args(hint)
     if origin is Annotated:
         tests = [_make_test(args[0]), *(_spare_none(one) for one in args[1:] if hasattr(one, "allows"))]
@@ -234,7 +234,9 @@ def _make_test(hint: Any) -> Test:
 
 
 def _make_class_test(holder: Any, args: tuple[Any, ...]) -> Test:
-    """The test of whether a value is of a class; a sequence also of values that fit its arguments."""
+    """Return the test of whether a value is an instance of a class; for sequences, also whether the items fit its
+    arguments.
+    """
     if holder is Any or not isinstance(holder, type) or Protocol in holder.__bases__:
         return _accept
     if holder in (int, float):
@@ -311,7 +313,7 @@ def _subclasses(classes: Iterable[type]) -> Iterable[type]:
 
 
 def _describe(hint: Any) -> list[str]:
-    """The values that a type takes, in words, one string for each alternative."""
+    """Return the values that a type accepts in words, one string per alternative."""
     origin, args = get_origin(hint), get_args(hint)
     if origin is Annotated:
         return _describe_limited(*args)

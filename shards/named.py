@@ -1,4 +1,4 @@
-"""Resolves names: of a table of the package, or `package.module:name`, which is imported."""
+"""Resolve names: entries of a table in the package, or `package.module:name`, which is imported."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -68,7 +68,7 @@ def imported(name: str, what: str) -> Any:
 
 
 def _held(found: Any) -> list[str]:
-    """The public names that a module, or a class, defines itself."""
+    """Return the public names that a module, or a class, defines itself."""
     return [
         name
         for name, value in vars(found).items()
@@ -83,7 +83,7 @@ def nearest(name: str, legal: list[str]) -> str:
 
 
 def _suggest_mentions(name: str, table: Mapping[str, Any]) -> str:
-    """`, did you mean 'x' or 'y'?` with the entries whose docstring speaks of the name (kinetics); "" if none does."""
+    """`, did you mean 'x' or 'y'?` with the entries whose docstring mentions the name (kinetics); "" if none does."""
     word = re.compile(rf"\b{re.escape(name)}\b", re.IGNORECASE)
     found = [
         repr(key) for key, part in table.items() if word.search(getattr(_unwrap_partial(part), "__doc__", None) or "")
@@ -92,10 +92,10 @@ def _suggest_mentions(name: str, table: Mapping[str, Any]) -> str:
 
 
 def _unwrap_partial(part: Any) -> Any:
-    """The function of a partial one, and other things as they are."""
+    """Return the function of a partial function, and other objects unchanged."""
     return part.func if isinstance(part, partial) else part
 
 
 def list_few(names: Sequence[str], show: Callable[[str], str] = str) -> str:
-    """The first three of some names, for a message."""
+    """Return the first three of some names, for a message."""
     return ", ".join(map(show, names[:3])) + (", ..." if len(names) > 3 else "")

@@ -1,4 +1,4 @@
-"""Text of data on a terminal: control characters are escaped, so that a name can neither move the cursor nor hide."""
+"""Text from data on a terminal: control characters are escaped, so that a name can neither move the cursor nor hide."""
 
 import logging
 import unicodedata
@@ -33,14 +33,14 @@ def _escape_character(char: str) -> str:
 
 
 class DataConsole(Console):
-    """A console that shows text of data, in whatever it prints, with control characters escaped."""
+    """A console that displays text from data, in anything it prints, with control characters escaped."""
 
     def print(self, *objects: Any, **options: Any) -> None:
-        """Print as rich does; each text is one line."""
+        """Print like rich; each text is one line."""
         super().print(*(make_printable(each) if isinstance(each, str) else each for each in objects), **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """The segments of a renderable, such as a table, a bar or a log line."""
+        """Return the segments of a renderable, such as a table, a bar or a log line."""
         for text, style, control in super().render(renderable, options):
             parts = [text] if control else text.split("\n")
             for n, part in enumerate(parts):

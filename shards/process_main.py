@@ -1,6 +1,7 @@
 """The child side of worker processes (the parent side is in `processes.py`): run a call, or fork processes that do.
 
-An order is a file of three pickles: `sys.path`, a `Start`, and the function with its arguments, which may import much.
+An order is a file of three pickles: `sys.path`, a `Start`, and the function with its arguments, whose imports may be
+slow.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from .errors import MainModuleError
 MAIN_FAILED = 79
 """The exit code of a process that could not import the caller's main module."""
 STREAMS = (1, 2)
-"""Standard output and standard error: forked processes write to the caller's, not to the server's."""
+"""Standard output and standard error: forked processes write to the caller's streams, not the server's."""
 OF_THE_PARENT = (signal.SIGTERM, signal.SIGINT)
 """Signals that worker processes ignore: schedulers and terminals send them to every process of a job, but the parent
 decides when its workers end."""
@@ -41,10 +42,10 @@ _MOST_FILES = 32
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Start:
-    """The settings that a process needs before it can import anything.
+    """Settings that a process needs before it can import anything.
 
-    parent: id of the process that requested it. main: name or file of its main module; None if it has neither.
-    files: descriptors that the process inherits.
+    parent: Id of the process that requested it. main: Name or file of its main module; None if it has neither. files:
+    Descriptors that the process inherits.
     """
 
     argv: list[str]
@@ -56,20 +57,20 @@ class Start:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Main:
-    """How the caller's main module is imported: a module for `python -m`, a script by its file."""
+    """How to import the caller's main module: as a module for `python -m`, as a script by its file."""
 
     module: str | None = None
     script: str | None = None
 
     def run(self) -> dict[str, Any]:
-        """Run the module, except the code under `if __name__ == "__main__":`; returns its names."""
+        """Run the module, except the code under `if __name__ == "__main__":`, and return its names."""
         if self.module is not None:
             return runpy.run_module(self.module, run_name="__mp_main__", alter_sys=True)
         return runpy.run_path(self.script or "", run_name="__mp_main__")
 
 
 class LateMain:
-    """The `__getattr__` of a worker's main module: imports the caller's main module when a name of it is needed."""
+    """The `__getattr__` of a worker's main module: imports the caller's main module when one of its names is needed."""
 
     is_importing = False
 
@@ -94,9 +95,7 @@ class LateMain:
 
 
 def run(start: Start, order: BinaryIO) -> NoReturn:
-    """Do the work of an order, and end the process without running destructors, because native libraries can abort it
-    there.
-    """
+    """Execute an order, and end the process without running destructors, in which native libraries may abort it."""
     code = 1
     try:
         for number in OF_THE_PARENT:
@@ -124,12 +123,12 @@ def run(start: Start, order: BinaryIO) -> NoReturn:
 
 
 def unpickle(data: bytes | bytearray | memoryview, buffers: Sequence[memoryview] = ()) -> Any:
-    """The object that another process of this package has pickled; not for data of files and stores."""
+    """Unpickle an object from another process of this package; never use it for data from files and stores."""
     return pickle.loads(data, buffers=buffers)
 
 
 def _end_with(parent: int) -> None:
-    """End this process when its parent has ended, or the server between them."""
+    """End this process when its parent, or the server between them, has ended."""
     above = os.getppid()
     try:
         ended = [] if above == parent else [os.pidfd_open(parent)]
@@ -198,7 +197,7 @@ def _tell(answer: socket.socket, number: int) -> None:
 
 
 def _run_fork(server: int, streams: int, order: int, files: list[int]) -> NoReturn:
-    """Do the work of an order in a fork of the server, and end with the server, whatever the work does."""
+    """Execute an order in a fork of the server, and end with the server, whatever the order does."""
     try:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
         if os.getppid() != server:

@@ -1,14 +1,16 @@
 """Worker processes that start from a clean interpreter, also from unguarded scripts and notebooks.
 
-multiprocessing imports the caller's main module into every process that it starts. A script without a `__main__` guard
+multiprocessing imports the caller's main module into every process that it starts. Without a `__main__` guard, a script
 would run again there, and a notebook or a script from stdin has no file to import. A `Process` imports the main module
-only when it receives an object whose class or function is defined there. It ends with its parent, even by SIGKILL.
+only when it receives an object whose class or function is defined there. It ends with its parent, even if that is
+killed by SIGKILL.
 
 On Linux, processes can be forked from a server that has already imported the modules they need, so they start at once
 and share its memory. The server has none of the caller's threads, locks or CUDA contexts. It ends once its caller and
 all processes that it forked have ended. If it is killed, its processes are killed too, and the next process starts a
-new server. Processes inherit the server's environment from its start, so if an environment variable or similar has
-changed since, a new server is started. The current folder, `sys.path` and standard streams are always up to date.
+new server. Processes inherit the environment that the server had at its start, so a new server is started if an
+environment variable or similar has changed since. The current folder, `sys.path` and standard streams are always up to
+date.
 """
 
 from __future__ import annotations
@@ -49,13 +51,13 @@ log = logging.getLogger(__name__)
 
 _PACKAGE = __name__.partition(".")[0]
 _SERVER_START_S = 300.0
-"""A server may take this long to import: torch from a busy file system takes minutes."""
+"""Time that a server may take to import: torch from a busy file system takes minutes."""
 _TRIES = 2
 _POLL_S = 0.002
 _LIMITS = [number for name, number in vars(resource).items() if name.startswith("RLIMIT_")]
 _FLAGS = {"optimize": "O", "dont_write_bytecode": "B", "ignore_environment": "E", "no_user_site": "s"}
 _UNKNOWN = 255
-"""The exit code of a process for which somebody else has waited."""
+"""Exit code of a process whose exit another thread has awaited."""
 _BEGIN = (
     "import pickle, sys; order = open(int(sys.argv[1]), 'rb'); sys.path[:] = pickle.load(order); "
     f"from {process_main.__name__} import run; run(pickle.load(order), order)"
@@ -65,8 +67,8 @@ _BEGIN = (
 class Process:
     """A process that calls `work(*arguments)`.
 
-    fork: whether a server forks it, where the system can. also: modules that such a server imports besides those that
-    the arguments need. names: names of the main module that the arguments refer to.
+    fork: Whether a server forks it, if the system can. also: Modules that such a server imports in addition to those
+    that the arguments need. names: Names of the main module that the arguments refer to.
     """
 
     def __init__(
@@ -77,8 +79,8 @@ class Process:
         self.names: tuple[str, ...] = ()
 
     def start(self) -> None:
-        """Start the process. Raises MainModuleError while a worker process imports the main module, OSError if the
-        system has no room for a process.
+        """Start the process. Raises MainModuleError if a worker process is importing the main module, OSError if the
+        system cannot create a process.
         """
         if LateMain.is_importing:
             raise MainModuleError(
@@ -102,7 +104,7 @@ class Process:
 
     @property
     def exitcode(self) -> int | None:
-        """The exit code, -n for the signal n, None while it runs."""
+        """The exit code, -n for the signal n, None while the process is running."""
         return self._child.wait(0.0)
 
     def join(self, timeout_s: float | None = None) -> None:
@@ -126,7 +128,7 @@ class Process:
 
 
 def open_memory_file(size: int = 0) -> int:
-    """The descriptor of a new file in memory (on Linux) or on disk, which has no name. Raises OSError without room."""
+    """Return the descriptor of a new unnamed file in memory (on Linux) or on disk. Raises OSError without space."""
     if hasattr(os, "memfd_create"):
         file = os.memfd_create("maskstream")
     else:
@@ -185,7 +187,7 @@ def _pickle_object(obj: object) -> tuple[bytes, tuple[str, ...], tuple[str, ...]
 
 
 def _main() -> Main | None:
-    """How the main module can be imported; None if it cannot."""
+    """Return how the main module can be imported; None if it cannot."""
     main = sys.modules["__main__"]
     name, script = getattr(main.__spec__, "name", ""), getattr(main, "__file__", None)
     if name:
@@ -194,7 +196,7 @@ def _main() -> Main | None:
 
 
 def _write(order: BinaryIO, data: bytes, files: tuple[int, ...] = ()) -> None:
-    """Write an order as `process_main` reads it."""
+    """Write an order in the form that `process_main` reads."""
     folder = None
     with suppress(OSError):  # it was deleted
         folder = os.getcwd()
@@ -206,7 +208,7 @@ def _write(order: BinaryIO, data: bytes, files: tuple[int, ...] = ()) -> None:
 
 
 class _Spawned:
-    """A process that this one has spawned."""
+    """A process spawned by this one."""
 
     def __init__(self, order: BinaryIO, data: bytes, files: Sequence[int]) -> None:
         shared = [order.fileno(), *files]
@@ -222,7 +224,7 @@ class _Spawned:
         self._lock = threading.Lock()
 
     def wait(self, timeout_s: float | None) -> int | None:
-        """The exit code; None if the process does not end in time."""
+        """Return the exit code; None if the process does not end in time."""
         until = None if timeout_s is None else time.monotonic() + timeout_s
         while True:
             with self._lock:
@@ -241,7 +243,7 @@ class _Spawned:
 
 
 class _Forked:
-    """A process that a server has forked. Raises EOFError if the server does not send its id."""
+    """A process forked by a server. Raises EOFError if the server does not send its id."""
 
     def __init__(self, answers: socket.socket) -> None:
         self._answers = answers
@@ -253,7 +255,7 @@ class _Forked:
         self.pid = pid
 
     def wait(self, timeout_s: float | None) -> int | None:
-        """The exit code; None if the process does not end in time."""
+        """Return the exit code; None if the process does not end in time."""
         with self._lock:
             if self._code is None and select.select([self._answers], [], [], timeout_s)[0]:
                 code = self._receive(None)
@@ -262,7 +264,7 @@ class _Forked:
             return self._code
 
     def _receive(self, timeout_s: float | None) -> int | None:
-        """The next number of the server; None if it sends none."""
+        """Return the next number sent by the server; None if it sends none."""
         if not select.select([self._answers], [], [], timeout_s)[0]:
             return None
         data = self._answers.recv(8, socket.MSG_WAITALL)
@@ -273,7 +275,7 @@ class _Forked:
 
 
 class _Server:
-    """A process that forks others; it ends when this object is gone and it has no process left."""
+    """A process that forks others; it ends when this object is deleted and it has no processes left."""
 
     def __init__(self, modules: Sequence[str]) -> None:
         self._requests, theirs = socket.socketpair()
@@ -282,7 +284,7 @@ class _Server:
             self.process.start()
 
     def fork(self, order: BinaryIO, data: bytes, files: Sequence[int]) -> _Forked:
-        """A process with an order; see `serve_forks`. Raises EOFError or OSError if the server is gone."""
+        """Start a process with an order; see `serve_forks`. Raises EOFError or OSError if the server has ended."""
         _write(order, data)
         streams = [number for number in STREAMS if _is_open(number)]
         answers, theirs = socket.socketpair()
@@ -311,7 +313,9 @@ class _Servers:
         self._left: list[Process] = []
 
     def server(self, also: tuple[str, ...], modules: Sequence[str]) -> _Server:
-        """The server for `also`. A new one imports these, `modules` and their `KERNELS`, which they import late."""
+        """Return the server for `also`. A new server imports these, `modules` and their `KERNELS`, which would
+        otherwise be imported late.
+        """
         with self._lock:
             if self._inherited != (now := _inherited()):
                 left = [*self._left, *(server.process for server in self._servers.values())]
@@ -323,7 +327,7 @@ class _Servers:
         return server
 
     def forget(self, also: tuple[str, ...] = ()) -> None:
-        """Start a new server next time; the one that did not answer is killed, with its processes."""
+        """Start a new server next time; the unresponsive one is killed, with its processes."""
         with self._lock:
             server = self._servers.pop(also, None)
         if server is not None:
@@ -335,7 +339,9 @@ _SERVERS = _Servers()
 
 
 def _inherited() -> tuple[object, ...]:
-    """Return everything that a process inherits from its parent. A fork of this process has no server yet."""
+    """Return everything that a process inherits from its parent. Forget the servers, because a fork of this process has
+    none yet.
+    """
     return (
         os.getpid(),
         dict(os.environ),
@@ -364,19 +370,21 @@ def _can_fork() -> bool:
 
 
 def describe_end(code: int) -> str:
-    """How a process with this exit code ended, in words that follow its name."""
+    """Describe how a process with this exit code ended, in words that follow its name."""
     return f"ended with code {code}" if code >= 0 else f"was killed by signal {-code} ({name_signal(-code)})"
 
 
 def name_signal(number: int) -> str:
-    """The name of a signal, such as SIGKILL; a number for real-time signals, which have none."""
+    """Return the name of a signal, such as SIGKILL; a number for real-time signals, which have none."""
     with suppress(ValueError):
         return signal.Signals(number).name
     return f"signal {number}"
 
 
 def make_picklable(error: BaseException) -> Exception:
-    """The error, or a RuntimeError with its text if it cannot be sent to another process, or is not an Exception."""
+    """Return the error, or a RuntimeError with its text if it cannot be sent to another process or is not an
+    Exception.
+    """
     try:
         unpickle(pickle.dumps(error))
     except Exception:
@@ -385,7 +393,7 @@ def make_picklable(error: BaseException) -> Exception:
 
 
 def make_main_failed_error(names: tuple[str, ...]) -> MainModuleError:
-    """The error for a process that ended with `MAIN_FAILED` because it needed `names`."""
+    """Return the error for a process that ended with `MAIN_FAILED` because it needed `names`."""
     where = Path(getattr(sys.modules["__main__"], "__file__", None) or "the main module").name
     what = ", ".join(names)
     return MainModuleError(

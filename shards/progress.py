@@ -1,4 +1,4 @@
-"""Progress of a command or a job: the protocol, a bar on a terminal, and lines where there is none, as in the log of a
+"""Progress of a command or a job: the protocol, a bar on a terminal, and lines elsewhere, for example in the log of a
 batch system.
 """
 
@@ -21,7 +21,7 @@ from maskstream.shards.printable import DataConsole
 
 
 class Progress:
-    """Receives the progress of work, phase by phase. This base class shows nothing. It is a context manager."""
+    """Receives the progress of work, phase by phase. This base class displays nothing. It is a context manager."""
 
     def __enter__(self) -> Self:
         return self
@@ -29,10 +29,10 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Show nothing more, until another phase starts."""
+        """Stop displaying, until another phase starts."""
 
     def phase(self, name: str, total: int | None = None, done: int = 0, unit: str = "sources") -> None:
-        """Start a phase of `total` units, None if their number is not known; an earlier run finished `done` of them."""
+        """Start a phase of `total` units, or None if the number is unknown; an earlier run finished `done` of them."""
 
     def advance(self, units: float) -> None:
         """Add finished units. A negative number takes back units that must be repeated."""
@@ -48,7 +48,7 @@ class Progress:
 
 
 SILENT = Progress()
-"""Shows nothing."""
+"""Displays nothing."""
 
 
 class _Counted(Progress):
@@ -66,8 +66,8 @@ class _Counted(Progress):
 
 
 def as_progress(shown: Progress | Callable[[int, int], object]) -> Progress:
-    """The progress itself; of a function one that calls it with the finished units of a phase, and the number of all
-    (0 if it is not known).
+    """Return the progress itself; for a function, a progress that calls it with the number of finished units of a phase
+    and the total (0 if unknown).
     """
     return shown if isinstance(shown, Progress) else _Counted(shown)
 
@@ -76,12 +76,12 @@ _ONE = {"retries": "retry", "restarts": "restart", "rejects": "reject"}
 
 
 def _format_count(number: int, what: str) -> str:
-    """`1 reject`, `2 rejects`."""
+    """Return a count with its noun, `1 reject` or `2 rejects`."""
     return f"{number} {_ONE.get(what, what) if number == 1 else what}"
 
 
 def _format_figures(task: Task) -> str:
-    """The figures of a phase: how much is done, how fast, how long the rest takes, and its note."""
+    """Format the figures of a phase: how much is done, the rate, the remaining time, and its note."""
     unit, words = task.fields["unit"], []
     if task.total is not None:
         words.append(f"{task.completed:,.0f} of {task.total:,.0f} {unit}")
@@ -108,8 +108,8 @@ LINE_S = 10.0
 class ProgressBar(Progress):
     """A bar on the terminal with rate, remaining time and note, from the first phase on.
 
-    Where the console is not a terminal, the first phase and those without a count print a line when they start, those
-    with a count when they end, and a thread prints one every `line_s` seconds, also while nothing advances.
+    If the console is not a terminal, the first phase and phases without a count print a line when they start, phases
+    with a count when they end, and a thread prints one every `line_s` seconds, even if nothing advances.
     """
 
     def __init__(self, console: Console | None = None, line_s: float = LINE_S) -> None:
@@ -174,7 +174,7 @@ class ProgressBar(Progress):
         self._bars.console.print(text, highlight=False, markup=False, soft_wrap=self._lines)
 
     def _end_phase(self) -> None:
-        """Show the last figures of a phase with a count; another leaves nothing behind."""
+        """Display the last figures of a phase with a count; other phases leave nothing behind."""
         task = self._task()
         self._current = None
         if task is not None and task.total is None:
@@ -190,7 +190,7 @@ class ProgressBar(Progress):
         self.say(line)
 
     def _print_often(self) -> None:
-        """Print a line whenever the last one is `line_s` old."""
+        """Print a line whenever the last one is `line_s` seconds old."""
         while not self._ended.wait(max(self._next_s - time.monotonic(), 0.05)):
             if (task := self._task()) is not None and time.monotonic() >= self._next_s:
                 self._print(f"{task.description}: {_format_figures(task)}", task)

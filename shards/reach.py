@@ -1,8 +1,9 @@
-"""Limits on the paths inside data. Lists, archives, tables and descriptions of splits contain names of files and
-folders, which are data and may be hostile. Only this module decides where such a name may lead:
+"""Limits on paths in data. Lists, archives, tables and descriptions of splits contain names of files and folders, which
+are data and may be hostile. Only this module decides where such a name may point:
 
-- a source lies below the root of the raw data, links and `..` resolved (`Reach`)
-- the name of a dataset or split is one part of a path (`is_file_name`), because tars and folders are called so
+- a source lies below the root of the raw data after resolving links and `..` (`Reach`)
+- the name of a dataset or split is a single path component (`is_file_name`), because it becomes the name of tars and
+  folders
 - a file that is written or deleted lies in the folder of its output (`is_inside`)
 """
 
@@ -17,7 +18,7 @@ _MOST_BYTES = 200
 
 
 def is_file_name(name: str) -> bool:
-    """Whether a name is one part of a path, and neither "." nor ".."."""
+    """Return True if a name is a single path component, and neither "." nor ".."."""
     return name not in _NO_FILES and "/" not in name and "\0" not in name
 
 
@@ -31,23 +32,25 @@ def is_split_name(name: str) -> bool:
 
 
 def is_inside(name: str) -> bool:
-    """Whether a relative path stays in its folder by its words: no part of it is "..", and it is not absolute."""
+    """Return True if a relative path stays in its folder lexically: no component is "..", and it is not absolute."""
     return bool(name) and not name.startswith("/") and "\0" not in name and ".." not in name.split("/")
 
 
 class Reach:
-    """Determines which paths lead to files below a folder when links and `..` are resolved. It reads a folder once."""
+    """Determines which paths point to files below a folder after resolving links and `..`. It reads each folder only
+    once.
+    """
 
     def __init__(self, root: Path) -> None:
         self._root = os.path.join(os.path.realpath(root), "")
         self._folders: dict[str, tuple[bool, frozenset[str] | None]] = {}
 
     def has(self, path: Path) -> bool:
-        """Whether the file at a path lies below the folder. A path that no file can have does not."""
+        """Return True if the file at a path lies below the folder. An impossible path does not."""
         return not any(self.outside([path]))
 
     def outside(self, paths: Iterable[Path]) -> Iterator[Path]:
-        """Yield the paths that do not lead below the folder. There may be millions, most of them in few folders."""
+        """Yield the paths that do not point below the folder. There may be millions, most of them in few folders."""
         last, inside, links = "\0", False, None
         for path in paths:
             folder, _, name = os.fspath(path).rpartition("/")
@@ -60,7 +63,9 @@ class Reach:
                 yield path
 
     def _look_at(self, folder: str) -> tuple[bool, frozenset[str] | None]:
-        """Whether a folder lies below the root, and the names of the links in it; None if it cannot be listed."""
+        """Return whether a folder lies below the root, and the names of the links in it; None if it cannot be
+        listed.
+        """
         links: frozenset[str] | None = None
         with suppress(OSError, ValueError), os.scandir(folder or "/") as entries:
             links = frozenset(entry.name for entry in entries if entry.is_symlink())

@@ -319,7 +319,7 @@ def test_speed_is_judged_by_arithmetic_on_a_card_alone(rig, step) -> None:
         "16 cores, cpu": [667, 1333],
         "one process": [1111, 2941],
         "7 engines of NVDEC": [1369, 2219],
-        "16 threads that wait for NVDEC": [1208, 1934],
+        "16 threads waiting for NVDEC": [1208, 1934],
     }
     assert steps.slower(real, "h264", {"cpu, 0 workers": 700.0}, limits) == []
     assert "16 cores alone are to give 667" in steps.slower(real, "h264", {"cpu, 0 workers": 600.0}, limits)[0]

@@ -27,17 +27,17 @@ _HINTS: dict[type, dict[str, Any]] = {}
 
 
 def _find_hints(cls: type) -> dict[str, Any]:
-    """The types of a config's fields, found once."""
+    """The types of a config's fields, looked up only once."""
     return _HINTS.get(cls) or _HINTS.setdefault(cls, get_type_hints(cls))
 
 
 def with_set(config: ConfigT, assignments: Sequence[str], *, where: str = "") -> ConfigT:
-    """A copy of the config with changed fields: `with_set(recipe, ["model.depth=6", "mask.ratio=0.8"])`.
+    """Return a copy of the config with changed fields: `with_set(recipe, ["model.depth=6", "mask.ratio=0.8"])`.
 
-    A path starts at the top, or is the unique end of a path. A value is JSON, or else a string. `mask.kind=Tube`
-    replaces the config by another kind with its defaults. All fields are set before the config is built, so
-    dependent fields can change together. Raises ValueError for a path that is unknown or ambiguous; the message ends
-    with `where`, which locates all paths (by default the names at the top).
+    A path starts at the top, or is the unique end of a longer path. A value is parsed as JSON; if that fails, it is a
+    string. `mask.kind=Tube` replaces the config with another kind and its defaults. All fields are set before the
+    config is built, so dependent fields can change together. Raises ValueError for a path that is unknown or ambiguous;
+    the message ends with `where`, which locates all paths (by default the names at the top).
     """
     whole = config.to_dict(defaults=True)
     where = where or f"{config.kind()} has {', '.join(f.name for f in list_saved_fields(type(config))) or 'no fields'}"
@@ -54,7 +54,7 @@ def with_set(config: ConfigT, assignments: Sequence[str], *, where: str = "") ->
 
 
 def _list_paths(value: Any, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    """All paths that can be set in a complete dict."""
+    """Return all paths that can be set in a complete dict."""
     if path:
         yield path
     if isinstance(value, Mapping):
@@ -73,7 +73,7 @@ def _list_paths(value: Any, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
 
 
 def _found(whole: Json, path: str, where: str) -> tuple[str, ...]:
-    """The full path that `path` names. Raises ValueError if there is none, or if it is ambiguous."""
+    """Return the full path of an abbreviated one. Raises ValueError if there is none, or several."""
     parts, places = tuple(path.split(".")), list(_list_paths(whole, ()))
     if parts in places:
         return parts
@@ -107,7 +107,7 @@ def _put(whole: Json, place: tuple[str, ...], value: Any) -> None:
 
 
 def _find_base(at: Any, name: str) -> type[Config]:
-    """The class of configs that a field of a config's dict takes."""
+    """Return the class of configs that a field of a config's dict accepts."""
     cls = known(str(at.get(KIND)), Config) if isinstance(at, Mapping) else None
     hint = None if cls is None else _find_hints(cls).get(name)
     fit = [one for one in (hint, *get_args(hint)) if isinstance(one, type) and issubclass(one, Config)]
@@ -115,7 +115,7 @@ def _find_base(at: Any, name: str) -> type[Config]:
 
 
 def _collect_defaults(cls: type[Config]) -> Json:
-    """The dict of a class's defaults, without the fields that have none."""
+    """Return the dict of a class's defaults, without the fields that have none."""
     made = head(cls)
     for f in list_saved_fields(cls):
         if (default := get_default(f)) is not MISSING:

@@ -1,8 +1,9 @@
-"""The base class of all settings, which turns them into plain JSON and back.
+"""Base class of all settings, which converts them to plain JSON and back.
 
 A subclass of `Config` is a `@dataclass(frozen=True, kw_only=True, slots=True)`. Its fields are plain values, Literals,
-tuples, mappings of plain values and other configs. Defaults are left out, so a new field with a default changes no
-saved dict. A changed default changes the meaning of saved dicts, so the class's `version` must then grow by one.
+tuples, mappings of plain values and other configs. Defaults are left out, so adding a field with a default does not
+change saved dicts. A changed default changes the meaning of saved dicts, so the class's `version` must then be
+incremented.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from maskstream.shards.named import imported, nearest
 Json = dict[str, Any]
 """A JSON object."""
 NOT_IDENTITY: Mapping[str, bool] = MappingProxyType({"not_identity": True})
-"""The `metadata` of a field that does not decide the result, such as a backend."""
+"""The `metadata` of a field that does not affect the result, such as a backend."""
 NOT_SAVED: Mapping[str, bool] = MappingProxyType({"not_identity": True, "not_saved": True})
-"""The `metadata` of a field that holds a live object, such as a trainer's feedback; it is never saved."""
+"""The `metadata` of a field that contains a live object, such as a trainer's feedback; it is never saved."""
 KIND, VERSION = "kind", "version"
 
 _KNOWN: dict[tuple[str, str], type[Config]] = {}
@@ -35,7 +36,7 @@ _PLAIN = (bool, int, float, str)
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """The base of all settings. `version` grows when a default changes; it is saved if it is above 1."""
+    """Base class of all settings. `version` is incremented when a default changes, and saved if it is above 1."""
 
     __slots__ = ()
     version: ClassVar[int] = 1
@@ -50,7 +51,9 @@ class Config:
         self.validate()
 
     def validate(self) -> None:
-        """Raise ValueError for values that do not fit together; the annotations limit each field by itself."""
+        """Raise ValueError for values that are inconsistent with each other; the annotations limit each field by
+        itself.
+        """
 
     @classmethod
     def kind(cls) -> str:
@@ -58,7 +61,7 @@ class Config:
         return cls.__name__ if cls.__module__.startswith(_PACKAGE) else f"{cls.__module__}:{cls.__qualname__}"
 
     def to_dict(self, *, defaults: bool = False, identity: bool = False) -> Json:
-        """The settings as plain JSON. `defaults` includes fields with their default values.
+        """Return the settings as plain JSON. `defaults` includes fields with their default values.
 
         `identity` leaves out the fields marked NOT_IDENTITY. Raises ValueError for a value that JSON cannot hold.
         """
@@ -76,7 +79,7 @@ class Config:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Rebuild a config from a dict of `to_dict`: of this class, or of the subclass that "kind" names.
+        """Rebuild a config from a dict written by `to_dict`: of this class, or of the subclass named by "kind".
 
         Raises ValueError for an unknown kind or field (naming the nearest one), a missing field, a value of a wrong
         type, or another version of the class.
@@ -85,8 +88,8 @@ class Config:
 
     @classmethod
     def from_data(cls, data: Mapping[str, Any]) -> Self:
-        """The same for a dict out of data, such as a split's dataset.json: no kind in it may name code, so nothing is
-        imported.
+        """Do the same for a dict from data, such as a split's dataset.json: no kind in it may refer to code, so nothing
+        is imported.
         """
         _refuse_code(data)
         return cls.from_dict(data)
@@ -97,7 +100,7 @@ RebuiltT = TypeVar("RebuiltT")
 
 
 def rebuild(cls: type[RebuiltT], data: Any) -> RebuiltT:
-    """Rebuild a dataclass that is not a config from the JSON of its `asdict`. Fields that it does not have are ignored.
+    """Rebuild a dataclass that is not a config from the JSON of its `asdict`. Unknown fields are ignored.
 
     Raises ValueError for a missing field or a value of a wrong type.
     """
@@ -105,7 +108,7 @@ def rebuild(cls: type[RebuiltT], data: Any) -> RebuiltT:
 
 
 def known_configs() -> list[type[Config]]:
-    """Every imported config class that is not abstract, sorted by kind."""
+    """Return every imported config class that is not abstract, sorted by kind."""
     return sorted((one for one in _KNOWN.values() if not _is_abstract(one)), key=_find_kind)
 
 
@@ -123,7 +126,7 @@ def _find_kind(cls: type[Config]) -> str:
 
 
 def list_saved_fields(cls: type[Config], *, identity: bool = False) -> list[Field[Any]]:
-    """The fields that are saved; with `identity`, without those marked NOT_IDENTITY."""
+    """Return the fields that are saved; with `identity`, without those marked NOT_IDENTITY."""
     unwanted = "not_identity" if identity else "not_saved"
     return [f for f in fields(cls) if f.init and not f.metadata.get(unwanted)]
 
@@ -158,7 +161,7 @@ def plain(value: Any, path: str, *, defaults: bool, identity: bool) -> Any:
 
 
 def known(kind: str, base: type[Config]) -> type[Config] | None:
-    """The imported subclass of `base` with this kind; None if there is none."""
+    """Return the imported subclass of `base` with this kind; None if there is none."""
     fit = [one for one in _KNOWN.values() if one.kind() == kind and issubclass(one, base)]
     if len(fit) > 1:
         raise ValueError(
@@ -169,7 +172,9 @@ def known(kind: str, base: type[Config]) -> type[Config] | None:
 
 
 def find_class(kind: str, base: type[Config], path: str) -> type[Config]:
-    """The subclass of `base` with this kind, imported if necessary. Raises ValueError if there is none."""
+    """Return the subclass of `base` with this kind, which is imported if necessary. Raises ValueError if there is
+    none.
+    """
     cls = known(kind, base)
     if cls is None and ":" in kind:
         found = imported(kind, f"kind of {path}" if path else "kind")
@@ -203,7 +208,7 @@ def _refuse_code(data: Any) -> None:
 
 
 def _build_from_dict(base: type[Config], data: Any, path: str) -> Config:
-    """The config that a dict describes."""
+    """Create the config that a dict describes."""
     if not isinstance(data, Mapping):
         raise ValueError(f"{_at(path)}got {data!r}; a {base.__name__} is an object with its kind and fields")
     if KIND not in data and (_is_abstract(base) or base is Config):
@@ -232,7 +237,7 @@ def _build_from_dict(base: type[Config], data: Any, path: str) -> Config:
 
 
 def _fill_fields(cls: type[Any], own: Sequence[Field[Any]], data: Mapping[str, Any], path: str) -> Any:
-    """Create an instance from the `own` fields in the data."""
+    """Create an instance from the class's own fields in the data."""
     hints = _find_hints(cast(Hashable, cls))
     values = {f.name: _convert_to_hint(hints[f.name], data[f.name], under(path, f.name)) for f in own if f.name in data}
     if missing := [f.name for f in own if f.name not in values and get_default(f) is MISSING]:
@@ -247,7 +252,7 @@ def _find_hints(cls: Hashable) -> dict[str, Any]:
 
 
 def _convert_to_hint(hint: Any, value: Any, path: str) -> Any:
-    """JSON's `value` as a value of the type `hint`. Raises ValueError if it has another type."""
+    """Convert a JSON `value` to a value of the type `hint`. Raises ValueError if it has another type."""
     if hint is Any or (type(value) is hint and hint in _PLAIN):
         return value
     origin, args = get_origin(hint), get_args(hint)
@@ -291,7 +296,7 @@ def _convert_plain(holder: Any, value: Any, path: str) -> Any:
 
 
 def _convert_to_union(args: tuple[Any, ...], value: Any, path: str) -> Any:
-    """The value as the first type that accepts it unchanged, or else as the first that accepts it."""
+    """Return the value as the first type that accepts it unchanged, or else as the first that accepts it at all."""
     if value is None and NoneType in args:
         return None
     errors: list[ValueError] = []
@@ -339,12 +344,12 @@ def under(path: str, name: str | int) -> str:
 
 
 def _at(path: str) -> str:
-    """The prefix of a message about a path."""
+    """Return the prefix of a message about a path."""
     return f"{path}: " if path else ""
 
 
 class Difference(NamedTuple):
-    """The values of two dicts at a path, in words."""
+    """Format the values of two dicts at a path."""
 
     path: str
     saved: str
@@ -352,7 +357,7 @@ class Difference(NamedTuple):
 
 
 def differences(saved: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
-    """The differences of two dicts, one line per field: `data.mask.ratio: saved 0.9, here 0.8`.
+    """Return the differences of two dicts, one line per field: `data.mask.ratio: saved 0.9, here 0.8`.
 
     The dicts may contain configs. Missing fields of a config have today's defaults; fields marked NOT_IDENTITY
     are ignored. A config saved by another version of its class always differs.
@@ -381,7 +386,7 @@ def _get_value(data: Any, path: str) -> Any:
 
 
 def _list_differences(saved: Any, here: Any, path: str) -> Iterator[Difference]:
-    """The differences at `path`."""
+    """Return the differences at `path`."""
     if isinstance(saved, Mapping) and isinstance(here, Mapping) and saved.get(KIND) == here.get(KIND):
         one, two = saved.get(VERSION, 1), here.get(VERSION, 1)
         if KIND in saved and one != two:
@@ -401,7 +406,7 @@ def _list_differences(saved: Any, here: Any, path: str) -> Iterator[Difference]:
 
 
 def _say(value: Any) -> str:
-    """A value in a message."""
+    """Format a value for a message."""
     if value is MISSING:
         return "nothing"
     if isinstance(value, Mapping) and KIND in value:
@@ -410,7 +415,7 @@ def _say(value: Any) -> str:
 
 
 def _fill_defaults(data: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A config's dict with today's defaults for missing fields, without the fields marked NOT_IDENTITY."""
+    """Return a config's dict with today's defaults for missing fields, without the fields marked NOT_IDENTITY."""
     cls = known(data[KIND], Config) if isinstance(data.get(KIND), str) else None
     if cls is None:
         return data

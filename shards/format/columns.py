@@ -3,13 +3,13 @@
 Every sample has `key`, `shard` (dictionary-encoded file name), `label` int64 (-1 for none) and `source`. Every
 component NAME (the whole ending of a member, such as `cam0.mp4`) has `NAME.offset` and `NAME.size` int64 (of its data
 in the tar, in bytes), `NAME.xxh3_128` (16 bytes), and one column for each fact (int64 or float64), word
-(dictionary-encoded) and list (of int64). Samples without the component have null. So have samples whose long word few
-others of the part share. The file's metadata stores the kind of each component and the part's shards; facts, words and
-lists are distinguished by their Arrow type.
+(dictionary-encoded) and list (of int64). Samples without the component have null. So do samples with a long word that
+few other samples of the part share. The file's metadata stores the kind of each component and the part's shards; facts,
+words and lists are distinguished by their Arrow type.
 
-A word is a dictionary column, since an enumeration of codecs would need a new version of its kind for each codec. All
-processes keep the words in memory, so a word of more than 64 characters, such as a video's header, is stored only if
-several samples share it.
+A word is a dictionary column, since an enumeration of codecs would need a new version of its kind for every new codec.
+All processes keep the words in memory, so a word of more than 64 characters, such as a video's header, is stored only
+if several samples share it.
 
 `ColumnReader` reads the columns of a part into arrays and checks their types. No data is in memory twice: arrays are
 allocated in full length and filled row group by row group.
@@ -143,7 +143,9 @@ FACTS = {pa.int64(): np.dtype(np.int64), pa.float64(): np.dtype(np.float64)}
 WORD, LIST = pa.dictionary(pa.int32(), pa.string()), pa.list_(pa.int64())
 
 SHARED_BY = 4
-"""A part stores a long word only if at least this many of its samples share it: all parts' words are in memory."""
+"""A part stores a long word only if at least this many of its samples share it, because the words of all parts are in
+memory.
+"""
 MOST_SHARED = 1024
 """Most long words that a part stores for a component; the most frequent ones are kept."""
 

@@ -1,8 +1,8 @@
-"""Maps the exceptions that damaged or hostile data cause in parsers and libraries to errors of samples and shards.
+"""Map exceptions that damaged or hostile data causes in parsers and libraries to errors of samples and shards.
 
 `Manifest.reading`, which surrounds the reading and decoding of a sample in every loader, catches them. A TypeError, an
 AttributeError or a RuntimeError is a bug and is not caught. Neither is a MemoryError: sizes are compared with the
-members' sizes and with shards/media/limits.py before memory is allocated, so the machine has too little of it.
+members' sizes and with shards/media/limits.py before memory is allocated, so the cause must be the machine.
 """
 
 import struct
@@ -31,7 +31,7 @@ def parsing(path: str | Path) -> Iterator[None]:
 
     Raises:
         ShardError: The data cannot be parsed.
-        OutageError: The cause cannot be the data, such as too many open files.
+        OutageError: The data cannot be the cause, for example if too many files are open.
     """
     try:
         yield
@@ -67,9 +67,7 @@ _FOREIGN = (
 
 
 def find_outage(error: BaseException) -> OSError | None:
-    """Return the machine's error (no descriptors left, a lost disk) that an error is or was caused by; None if there is
-    none.
-    """
+    """Return the machine's error (no descriptors left, a lost disk) behind an error; None if there is none."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.errno in NEVER_OF_BYTES:

@@ -46,8 +46,8 @@ _INDEX = re.compile(
 FOREIGN = "foreign"
 """Profile of an index of foreign tars, which other programs wrote."""
 HELD_OUT, HELD_OUT_OF = "held_out", "held_out_of"
-"""Fields of dataset.json. A divided split has the first, which describes the held-out part; that part has the second,
-with the folder of the divided split.
+"""Fields of dataset.json. A divided split has the first, which describes the validation split; the validation split has
+the second, with the folder of the divided split.
 """
 FEW = "few"
 """Field of dataset.json of a few-shot split: the number of samples per label, and the seed of the choice."""

@@ -1,14 +1,14 @@
 """Index files, one per manifest and machine: they are unpacked once, and every process maps them.
 
-They are in the folder `indexes` of the cache folder, named by a checksum of the checksums of the parts. So the same
-manifest has one index, wherever its split is, and another manifest never meets it. The folder may be deleted at any
-time. A small manifest, and any manifest where the folder cannot be written to, is unpacked into memory.
+They are in the folder `indexes` of the cache folder, named by a checksum of the checksums of the parts. So equal
+manifests share one index, wherever their splits are, and different manifests never share one. The folder may be deleted
+at any time. A small manifest, and any manifest where the folder cannot be written to, is unpacked into memory.
 
-An index file has the arrays of a manifest one after the other, each at a multiple of 64 bytes. Then follows the header,
-JSON with a checksum, their places and their checksums, and last its size and a magic number. A file without a whole
-header is none, so a half-written one is never used. A process that opens a file which another wrote compares the arrays
-with their checksums, and unpacks a damaged one again. The file may have no name (memfd); a process that is being
-started then inherits its descriptor.
+An index file contains the arrays of a manifest one after another, each at a multiple of 64 bytes. Then follows the
+header, JSON with a checksum, the arrays' positions and checksums, and finally its size and a magic number. A file
+without a complete header is not an index, so a half-written file is never used. A process that opens a file written by
+another process compares the arrays with their checksums, and unpacks a damaged one again. The file may be unnamed
+(memfd); a process that is being started then inherits its descriptor.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Spool:
         self.length += len(values)
 
     def chunks(self) -> Iterator[Array]:
-        """The values from the first on."""
+        """The values from the first to the last."""
         self._file.seek(0)
         while data := self._file.read(_CHUNK_BYTES):
             yield np.frombuffer(data, self.dtype)
@@ -156,7 +156,7 @@ class IndexFile:
         return cls(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
 
     def array(self, name: str) -> Array:
-        """A read-only array in the mapped memory."""
+        """Return a read-only array in the mapped memory."""
         begin, dtype, length, _ = self._arrays[name]
         if not length:
             return _read_only(np.empty(0, dtype))
@@ -179,7 +179,7 @@ class IndexFile:
 
 
 def received(descriptor: Detachable) -> IndexFile:
-    """The index file of the process that started this one."""
+    """The index file of the parent process."""
     return IndexFile(descriptor.detach())
 
 
@@ -212,7 +212,7 @@ SMALL_BYTES = 8 << 20
 
 NewFile = Callable[[], BinaryIO]
 Unpack = Callable[[NewFile, BinaryIO], None]
-"""Unpacks the parts into the stream with the help of temporary files. It may be called twice."""
+"""Unpack the parts into the stream with the help of temporary files. It may be called twice."""
 
 
 def cache_folder() -> Path:
@@ -221,7 +221,7 @@ def cache_folder() -> Path:
 
 
 def open_cached_index(key: str, size_bytes: int, unpack: Unpack) -> IndexFile:
-    """The index file with the name `key` of a manifest whose parts have `size_bytes` bytes.
+    """Return the index file with the name `key` of a manifest whose parts have `size_bytes` bytes.
 
     Errors of `unpack` are passed on; OSError is raised only if neither the cache folder nor memory can hold the index.
     """
@@ -262,7 +262,7 @@ def forget(key: str) -> None:
 
 
 def open_in_memory(unpack: Unpack) -> IndexFile:
-    """The index file in memory that has no name."""
+    """Return the unnamed index file in memory."""
     with _open_unnamed() as stream:
         unpack(io.BytesIO, stream)
         stream.flush()
@@ -270,7 +270,7 @@ def open_in_memory(unpack: Unpack) -> IndexFile:
 
 
 def _temporary(folder: Path) -> BinaryIO:
-    """A temporary file without a name, and without a buffer, whose end could meet a full disk."""
+    """Return an unnamed temporary file without a buffer, which could otherwise run into a full disk when closed."""
     return cast(BinaryIO, tempfile.TemporaryFile(dir=folder, buffering=0))
 
 
@@ -281,7 +281,7 @@ def _open_unnamed() -> BinaryIO:
 
 
 def _whole(path: Path, key: str) -> IndexFile | None:
-    """The index file at `path` if it is whole and has this key."""
+    """Return the index file at `path` if it is complete and has this key."""
     with suppress(OSError, ValueError, KeyError):
         index = IndexFile.at(path)
         if index.header["key"] == key:

@@ -100,7 +100,7 @@ def _inspect_sound(sound: Component) -> dict[str, Any]:
 
 
 def _count_gop_lengths(video: Component) -> npt.NDArray[np.int64]:
-    """The number of frames of every GOP."""
+    """Return the number of frames of every GOP."""
     gops = video.lists["gop_first_frame"]
     ends = np.roll(gops.values, -1).astype(np.int64)
     has = np.diff(gops.start) > 0
@@ -118,7 +118,7 @@ def _count(values: npt.NDArray[Any]) -> dict[Any, int]:
 
 
 def _count_top(counts: dict[str, int]) -> dict[str, int]:
-    """The ten most frequent entries, ties sorted by name, and the sum of the others."""
+    """Return the ten most frequent entries, ties sorted by name, and the sum of the others."""
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     others = sum(n for _, n in ordered[TOP:])
     return dict(ordered[:TOP]) | ({"others": others} if others else {})

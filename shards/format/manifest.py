@@ -57,7 +57,7 @@ _INDEX_VERSION = 3
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """Strings stored one after the other in `text`, uint8; string i is `text[start[i]:start[i + 1]]`, start int64 (n +
+    """Strings stored one after another in `text`, uint8; string i is `text[start[i]:start[i + 1]]`, start int64 (n +
     1,).
     """
 
@@ -91,7 +91,7 @@ class Manifest:
     """The samples of a split, numbered 0 to N - 1 in the order of the shards and of each tar.
 
     The arrays are read-only and, except `removed` and changed labels, mapped from an index file (index_cache.py) that
-    all processes of a machine share. A manifest pickles as its store and version or, for a process that is being
+    all processes of a machine share. A manifest is pickled as its store and version or, for a process that is being
     started, as its store and a descriptor of its index. A manifest is immutable, except that `reopen` follows an
     erasure.
 
@@ -275,14 +275,14 @@ class Manifest:
 
     @property
     def label_names(self) -> tuple[str, ...]:
-        """Label names by number; () if the split has numbers without names."""
+        """Label names by number; () if the split has only numeric labels."""
         return tuple(self.info["label_names"])
 
     def with_labels(self, names: Sequence[str]) -> Manifest:
         """Renumber the labels by their positions in another table of names, matching them by name.
 
-        Labels of a split without names are called by their numbers. The new labels take 8 bytes per sample, unless none
-        changes.
+        Labels of a split without names are identified by their numbers. The new labels take 8 bytes per sample, unless
+        they are unchanged.
 
         Args:
             names: Label names by new number.
@@ -424,17 +424,17 @@ class Manifest:
         return SampleError(**self._where(i), component=name, reason=reason)
 
     def reopen(self, i: int, missing: str) -> bool:
-        """Switch to the tars with which an erasure has replaced others since the split was opened.
+        """Switch to the tars that replaced others in an erasure since the split was opened.
 
         The erased samples count as removed. All other samples keep their byte ranges and numbers, so rows that are
-        planned already stay valid.
+        already planned stay valid.
 
         Args:
             i: Number of the sample that was to be read.
             missing: Message about the missing file.
 
         Returns:
-            True if the sample is in another tar than this file now.
+            True if the sample has moved to a tar other than this file.
         """
         with _REOPENING:
             for version in (self.version, None):  # a held-out split loses its earlier versions in an erasure
@@ -486,7 +486,9 @@ class Manifest:
 
 
 class _Reading:
-    """The block of `Manifest.reading`. A class, because a generator takes 1 us longer and each sample has several."""
+    """The context manager of `Manifest.reading`. A class, because a generator takes 1 us longer and every sample needs
+    several.
+    """
 
     __slots__ = ("i", "manifest", "name")
 
@@ -508,14 +510,13 @@ class _Reading:
 
 
 SplitLocation = str | Path | Manifest
-"""Path or URL of a split's folder, or the manifest of a split that is open already."""
+"""Path or URL of a split's folder, or the manifest of a split that is already open."""
 
 
 def join_label_names(splits: Sequence[Manifest]) -> tuple[str, ...]:
-    """Return the label names of several splits: the first split's names, then those that only the second has, and so
-    on.
+    """Return the label names of several splits: the first split's names, then those that only the second has, etc.
 
-    Labels without names are called by their numbers. If no split has names, the result is empty.
+    Labels without names are identified by their numbers. If no split has names, the result is empty.
     """
     tables = {split.label_names for split in splits}
     if len(tables) == 1:
@@ -551,7 +552,7 @@ def _list_rows_of_parts(
 
 
 def _index_key(info: Mapping[str, Any], *, whole: bool = True) -> str:
-    """Return the file name of the index: a checksum of all that its contents depend on."""
+    """Return the file name of the index: a checksum of everything that its contents depend on."""
     parts = [(get_folder_name(name), info["files"][name][SUM]) for name in _list_part_names(info)]
     if not whole:
         parts.append((SELECTED, read_selected_sum(info)))

@@ -1,7 +1,7 @@
-"""Write the parts of a manifest, one group of shards after the other, and accumulate the totals for dataset.json.
+"""Write the parts of a manifest, one group of shards after another, and accumulate the totals for dataset.json.
 
-Only the rows of one part are in memory at a time. For all others there are 8 bytes per key, a hash, which proves at the
-end that no key occurs twice, whatever the length of the keys.
+Only the rows of one part are in memory at a time. For all other rows, memory contains only an 8-byte hash per key,
+which proves at the end that no key is repeated, whatever the length of the keys.
 """
 
 import hashlib
@@ -29,16 +29,16 @@ Hashes = npt.NDArray[np.uint64]
 
 
 def hash_keys(keys: Iterable[str]) -> Hashes:
-    """The xxh3_64 of each key, uint64 (N,)."""
+    """Return the xxh3_64 of each key, uint64 (N,)."""
     return np.fromiter((xxhash.xxh3_64_intdigest(key.encode()) for key in keys), np.uint64)
 
 
 def find_repeated_keys(hashes: list[Hashes], keys: Iterable[Iterable[str]]) -> list[str]:
-    """The keys that occur more than once, sorted.
+    """Return the keys that occur more than once, sorted.
 
-    hashes: of the keys, in any number of arrays; the list is emptied, so that they are in memory once. keys: the same
-    keys, group by group; they are only gone through if two hashes are equal, since different keys may have the same
-    hash.
+    hashes: Hashes of the keys, in any number of arrays; the list is emptied, so that they are in memory only once.
+    keys: The same keys, group by group; they are read only if two hashes are equal, since different keys may have the
+    same hash.
     """
     ordered = np.empty(sum(map(len, hashes)), np.uint64)
     end = 0
@@ -57,16 +57,16 @@ def find_repeated_keys(hashes: list[Hashes], keys: Iterable[Iterable[str]]) -> l
 
 _PART = re.compile(r"manifest-(\d{6})\.parquet")
 PART_SAMPLES = 1 << 15
-"""The most samples of a part that holds more than one shard; in memory their records take about 50 MB."""
+"""Maximum number of samples in a part with more than one shard; in memory, their records take about 50 MB."""
 
 
 def part_name(number: int) -> str:
-    """The file name of a part."""
+    """Return the file name of a part."""
     return f"manifest-{number:06d}.parquet"
 
 
 def parse_part_number(name: str) -> int | None:
-    """The number in the file name of a part; None for a part in another folder."""
+    """Return the number in the file name of a part; None for a part in another folder."""
     found = _PART.fullmatch(name)
     return int(found[1]) if found else None
 
@@ -81,7 +81,7 @@ class PartWriter:
 
     def __init__(self, publish: Callable[[str, bytes], None], first: int = 0) -> None:
         self.parts: list[dict[str, Any]] = []
-        """The parts as dataset.json names them."""
+        """The parts, as listed in dataset.json."""
         self.files: dict[str, dict[str, Any]] = {}
         """Size and checksum of each part."""
         self.names = hashlib.sha256()
@@ -115,12 +115,12 @@ class PartWriter:
 
     @property
     def counts(self) -> dict[str, int]:
-        """The numbers of samples, shards and bytes, and of frames if there are videos."""
+        """Return the numbers of samples, shards and bytes, and of frames if there are videos."""
         return dict(self._counts)
 
     @property
     def sums(self) -> dict[str, list[float]]:
-        """The sums over all samples (see `Sample`), independent of their order."""
+        """Return the sums over all samples (see `Sample`), independent of their order."""
         return {name: [math.fsum(parts) for parts in columns] for name, columns in sorted(self._sums.items())}
 
     def _write(self) -> None:
@@ -147,7 +147,7 @@ class PartWriter:
 
 
 def _add_exactly(parts: list[float], value: float) -> None:
-    """Add a number to the sum of `parts`, whose few numbers do not overlap, without rounding (Shewchuk 1997)."""
+    """Add a number to the exact sum in `parts`, a few non-overlapping numbers (Shewchuk 1997)."""
     kept = 0
     for part in parts:
         if abs(value) < abs(part):
@@ -161,7 +161,7 @@ def _add_exactly(parts: list[float], value: float) -> None:
 
 
 def encode_parquet(table: pa.Table) -> bytes:
-    """A table as a Parquet file."""
+    """Return a table as a Parquet file."""
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd", row_group_size=PART_SAMPLES)
     return buffer.getvalue()

@@ -1,10 +1,9 @@
 """Records of the published files of a split and their inputs, from which a killed run resumes.
 
 `.records/job.json` holds the job's settings and whether the split was verified. `.records/NAME.record` describes the
-files of one task; it is written once all of them exist. `.records/report.json` reports the cost of the job. Each file
-appears whole or not at all.
-A record has one line of JSON per part, preceded by the part's xxh3_64. A reader that needs only the first part, such as
-the states of the sources, reads only the first line.
+files of one task; it is written once all of them exist. `.records/report.json` reports the cost of the job. Every file
+appears completely or not at all. A record has one line of JSON per part, preceded by the part's xxh3_64. A reader that
+needs only the first part, such as the states of the sources, reads only the first line.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from .index_cache import cache_folder
 Json = dict[str, Any]
 
 LONG_WORD = 64
-"""A word of more characters is stored once in a record, however many members share it."""
+"""A longer word is stored once in a record, however many members share it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -193,9 +192,9 @@ _ABOUT = f"{RECORDS}/{ABOUT}"
 _RECORD = ".record"
 _HEX = 16
 READERS = 16
-"""Number of records that are read at the same time, to hide the latency of an object store."""
+"""Number of records read at the same time, to hide the latency of an object store."""
 _HEAD_BYTES = 1 << 16
-"""Bytes that are first read of a record to find its first part; the number doubles until the part is complete."""
+"""Number of bytes read first to find the first part of a record; it doubles until the part is complete."""
 _MAX_BYTES = 1 << 32
 
 
@@ -235,7 +234,7 @@ class Job:
     Attributes:
         settings: All settings that determine the files.
         verified: True if the whole split was read back and checked.
-        writer: Run that writes, where no lock excludes other runs; "" if there is none.
+        writer: Run that is writing, if no lock excludes other runs; "" if there is none.
     """
 
     settings: Mapping[str, Any]
@@ -307,7 +306,7 @@ class Records(Generic[RecordT]):
             self.check(settings)
 
     def claim(self, writer: str) -> str:
-        """Store `writer` as the run that writes, and return the previous one; "" if there was none."""
+        """Store `writer` as the run that is writing, and return the previous one; "" if there was none."""
         job = self.job()
         if job is None:
             return ""

@@ -38,12 +38,12 @@ _COLUMN = "sample"
 
 
 def name_removed_file(version: int) -> str:
-    """The name of the file of a version."""
+    """Return the name of the file of a version."""
     return f"removed-{version:06d}.parquet"
 
 
 def name_selected_file(version: int) -> str:
-    """The name of the file of a version."""
+    """Return the name of the file of a version."""
     return f"selected-{version:06d}.parquet"
 
 
@@ -122,13 +122,13 @@ def _read_numbers(store: Store, info: Mapping[str, Any], what: str) -> Int64s | 
 
 
 ERASED = "__erased__"
-"""The name of a member of an erased sample."""
+"""Return the name of a member of an erased sample."""
 _ERASED_KEYS = "erased/"
 _TAR = re.compile(r"(.*?)(?:\.e\d+)?\.tar", re.DOTALL)
 
 
 def hash_erased_key(sha256: str, row: int) -> str:
-    """Return the key of an erased sample: the key of its shard, by the checksum of its first writing, and its number in
+    """Return the key of an erased sample: the key of its shard, from the shard's original checksum, and its number in
     it.
     """
     return f"{_ERASED_KEYS}{sha256[:16]}/{row:06d}"
@@ -140,12 +140,12 @@ def is_erased_key(key: str) -> bool:
 
 
 def name_erased_tar(name: str, version: int) -> str:
-    """The name of a tar from which samples were erased for a version."""
+    """Return the name of a tar from which samples were erased for a version."""
     return f"{strip_tar_name(name)}.e{version}.tar"
 
 
 def strip_tar_name(name: str) -> str:
-    """The name of a tar without its suffix, and without the version of an erasure."""
+    """Return the name of a tar without its suffix and without the version of an erasure."""
     found = _TAR.fullmatch(name)
     return found[1] if found else name
 
@@ -154,7 +154,7 @@ _COLUMNS = [field.name for field in fields(Reject)]
 
 
 def read_rejects(store: Store, info: Mapping[str, Any]) -> list[Reject]:
-    """The rejects of the split in a store; `info` is its dataset.json.
+    """Return the rejects of the split in a store; `info` is its dataset.json.
 
     Raises ShardError if its file is missing, differs from its checksum, or does not have the format's columns.
     """

@@ -14,7 +14,8 @@ KEY_PATTERN = re.compile(r"[A-Za-z0-9_/-]{1,80}")
 
 COMPONENT_PATTERN = re.compile(r"[a-z0-9][a-z0-9_]*(\.[a-z0-9_]+)*")
 MAX_COMPONENT = 19
-"""Most characters of a component, the whole ending of a member's name (`cam0.mp4`). With a key it fits a USTAR header.
+"""Maximum length of a component, the whole ending of a member's name (`cam0.mp4`). Together with a key, it fits a USTAR
+header.
 """
 
 TARGETS = "targets"

@@ -27,9 +27,10 @@ from .ustar import CHUNK_BYTES, HashedReader, format_idx, format_indexed_name, w
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShardCheck:
-    """The check of the shard `name`.
+    """Check of the shard `name`.
 
-    rows: int64 (n,), its samples in the manifest. declared: its entry in dataset.json, empty if there is none.
+    rows: Numbers of its samples in the manifest, int64 (n,). declared: Its entry in dataset.json, empty if there is
+    none.
     """
 
     manifest: Manifest
@@ -40,7 +41,7 @@ class ShardCheck:
     advance: Callable[[int], None]
 
     def problems(self) -> Iterator[str]:
-        """The problems of the shard, without its name. All parts that can be read are checked."""
+        """Return the problems of the shard, without its name. All readable parts are checked."""
         rows = self.rows.tolist()
         keys = self.manifest.keys(self.rows)
         spans = [self._spans(row) for row in rows]
@@ -72,12 +73,12 @@ class ShardCheck:
 
     @property
     def index(self) -> str:
-        """Expected contents of the idx."""
+        """Return the expected contents of the idx."""
         spans = [self._spans(row) for row in self.rows.tolist()]
         return format_idx(zip(self.manifest.keys(self.rows), spans, strict=True))
 
     def _spans(self, row: int) -> dict[str, tuple[int, int]]:
-        """Offset and size of a sample's members, by their ending, in the order of the tar."""
+        """Return offset and size of a sample's members, by their ending, in the order of the tar."""
         spans = {}
         for component in self.manifest.components.values():
             if offset := int(component.offset[row]):
@@ -85,7 +86,7 @@ class ShardCheck:
         return dict(sorted(spans.items(), key=lambda item: item[1]))
 
     def _component(self, row: int, ending: str) -> Component:
-        """The component of a sample's member with this ending."""
+        """Return the component of a sample's member with this ending."""
         own = self.manifest.components.values()
         return next(component for component in own if component.offset[row] and component.ending(row) == ending)
 
@@ -139,8 +140,8 @@ class ShardCheck:
             yield f"cannot be checked ({described(error)})"
 
     def _table(self, component: Component, row: int) -> bytes | None:
-        """The packet table of a member, b"" if it has none, and only its part within the packets file. None if that
-        file cannot be read, which another check reports.
+        """Return the packet table of a member, b"" if it has none, and only the part of it that lies within the packets
+        file. None if that file cannot be read, which another check reports.
         """
         if "table_size" not in component.facts:
             return b""
@@ -155,7 +156,7 @@ class ShardCheck:
 
     @property
     def _foreign(self) -> bool:
-        """Whether another program wrote the tar."""
+        """True if another program wrote the tar."""
         return self.declared.get("packets_sha256") is not None
 
     def _name_beside(self, suffix: str) -> str:

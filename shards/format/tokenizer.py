@@ -32,8 +32,8 @@ MAX_VOCABULARY = 1 << 31
 class TokenizerFacts(Config):
     """Facts about a tokenizer that a loader needs; part of the encoder's settings in dataset.json.
 
-    sha256: of tokenizer.json, in hex. vocabulary: the number of ids. pad, unknown, begin, end, mask: the ids of the
-    special tokens, such as [PAD], [UNK], [CLS], [SEP] and [MASK]; None for one that the tokenizer does not have.
+    sha256: Checksum of tokenizer.json, in hex. vocabulary: Number of ids. pad, unknown, begin, end, mask: Ids of the
+    special tokens, such as [PAD], [UNK], [CLS], [SEP] and [MASK]; None if the tokenizer lacks one.
     """
 
     sha256: str
@@ -53,12 +53,14 @@ class TokenizerFacts(Config):
 
 
 def has_tokenizer(info: Mapping[str, Any]) -> bool:
-    """Whether the dataset.json `info` of a split describes a tokenizer."""
+    """Return True if the dataset.json `info` of a split describes a tokenizer."""
     return "tokenizer" in info["settings"].get("encoder", {})
 
 
 def read_tokenizer_facts(location: str, info: Mapping[str, Any]) -> TokenizerFacts:
-    """The facts in the dataset.json `info` of the split at `location`. ShardError if it has none."""
+    """Return the facts in the dataset.json `info` of the split at `location`. Raises ShardError if it has no
+    tokenizer.
+    """
     described = info["settings"].get("encoder", {})
     try:
         return TokenizerFacts.from_data(described["tokenizer"])
@@ -74,7 +76,7 @@ def name_erased_tokenizer(version: int) -> str:
 
 
 def find_tokenizer_name(info: Mapping[str, Any]) -> str:
-    """The name of the tokenizer's file of the split with the dataset.json `info`."""
+    """Return the name of the tokenizer file of the split with the dataset.json `info`."""
     return str(info.get(TOKENIZER, TOKENIZER_JSON))
 
 
@@ -99,7 +101,7 @@ def read_tokenizer(store: Store, info: Mapping[str, Any]) -> bytes:
 
 
 def find_tokenizer_files(store: Store, info: Mapping[str, Any]) -> dict[str, bytes]:
-    """The tokenizer of a split by the name of its file; nothing where its encoder has none."""
+    """Yield the tokenizer of a split by the name of its file; nothing if its encoder has none."""
     if not has_tokenizer(info):
         return {}
     return {find_tokenizer_name(info): read_tokenizer(store, info)}

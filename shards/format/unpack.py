@@ -1,8 +1,8 @@
-"""Unpacks the parts of a manifest, one after the other, into one index file.
+"""Unpack the parts of a manifest, one after another, into one index file.
 
-A part is read whole into memory, compared with its checksum by the caller and parsed here; its columns are added to
-spools on disk. So a manifest of any size is unpacked in the memory of one part. Parts may lack components, facts, words
-and lists of others: their samples then have 0, no word and empty lists.
+A part is read completely into memory, compared with its checksum by the caller and parsed here; its columns are
+appended to spool files on disk. So unpacking a manifest of any size takes only the memory of one part. Parts may lack
+components, facts, words and lists of other parts; their samples then have 0, no word and empty lists.
 """
 
 import json
@@ -34,7 +34,7 @@ from .data_errors import REMEDY
 from .index_cache import FILLED_AT_ONCE, IndexWriter, Spool
 
 _SAMPLES_AT_ONCE = 1 << 14
-"""Samples that are compared at once; their numbers stay in the processor's cache."""
+"""Number of samples that are compared at once; their data stays in the processor's cache."""
 
 Ints = npt.NDArray[np.integer]
 
@@ -48,7 +48,7 @@ def find_contradictions(
 ) -> Iterator[str]:
     """Find contradictions in the columns (N,) of N samples, between each other or with the part's `shards`.
 
-    shard: indexes of shard_names. members: offset and size of each component's members in the tar, in bytes, 0 if a
+    shard: Indexes of shard_names. members: Offset and size of each component's members in the tar, in bytes; 0 if a
     sample lacks it.
     """
     declared = {one.name: one for one in shards}
@@ -87,7 +87,9 @@ NewFile = Callable[[], BinaryIO]
 
 
 class Unpacker:
-    """Collects the columns of parts. `new_file` makes the temporary files; `foreign`: the parts index foreign tars."""
+    """Collects the columns of parts. `new_file` creates the temporary files; `foreign` means that the parts index
+    foreign tars.
+    """
 
     def __init__(self, new_file: NewFile, *, foreign: bool) -> None:
         self._new_file = new_file
@@ -100,8 +102,8 @@ class Unpacker:
         self._components: dict[str, _Component] = {}
 
     def add(self, part: Mapping[str, Any], reader: ColumnReader, rows: npt.NDArray[np.int64] | None = None) -> None:
-        """Add a part, which dataset.json describes as `part`. Its shard names are relative to the folder in its name.
-        rows: sorted numbers of the samples to use; None for all.
+        """Add a part, which is described in dataset.json as `part`. Its shard names are relative to the folder in its
+        name. rows: Sorted numbers of the samples to use; None for all.
 
         Raises ShardError if it contradicts its description, itself, or the parts before it.
         """
@@ -169,12 +171,12 @@ class Unpacker:
 
 
 class _Ragged:
-    """A column of texts or lists: their lengths, and their bytes or values one behind the other."""
+    """A column of texts or lists: their lengths, and their concatenated bytes or values."""
 
     def __init__(self, new_file: NewFile, dtype: npt.DTypeLike) -> None:
         self.lengths, self.values = Spool(new_file, np.int64), Spool(new_file, dtype)
         self.digest = xxhash.xxh3_128()
-        """Of the lengths."""
+        """Add lengths."""
 
     def append(self, lengths: Array, values: Array) -> None:
         lengths = np.ascontiguousarray(lengths, np.int64)
@@ -209,7 +211,7 @@ class _Component:
         self._types: dict[str, str] = {}
         self._spools: dict[str, Spool] = {}
         self._words: dict[str, dict[str, int]] = {}
-        """The numbers of the words of a column, in the order in which they appear."""
+        """Return the numbers of the words of a column, in the order in which the words first appear."""
         self._lists: dict[str, _Ragged] = {}
 
     def add(self, reader: ColumnReader, name: str, places: tuple[Array, Array], rows_before: int) -> None:
@@ -245,7 +247,7 @@ class _Component:
         self._spools[word].append(values)
 
     def fill(self, rows: int) -> None:
-        """Give the samples up to number `rows` that have no value yet the values of samples without the component."""
+        """Fill in samples up to number `rows` that have no value yet, as samples without the component."""
         for word, spool in self._spools.items():
             spool.fill(rows, -1 if word in self._words else 0)
         for lists in self._lists.values():
@@ -283,7 +285,7 @@ def _starts(lengths: Spool) -> Iterator[Array]:
 
 
 def build_text_array(texts: Sequence[str]) -> pa.LargeStringArray:
-    """The texts as an array. `pa.array` would import pandas where that is installed, which takes 0.3 s."""
+    """Return the texts as an array. `pa.array` would import pandas where that is installed, which takes 0.3 s."""
     coded = [text.encode() for text in texts]
     ends = np.cumsum([0, *map(len, coded)], dtype=np.int64)
     buffers = [None, pa.py_buffer(ends), pa.py_buffer(b"".join(coded))]

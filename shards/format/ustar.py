@@ -27,24 +27,24 @@ _GNU_LONG_NAME, _GNU_LONG_LINK, _PAX, _PAX_GLOBAL, _PAX_SOLARIS = b"L", b"K", b"
 _EXTENSIONS = (_GNU_LONG_NAME, _GNU_LONG_LINK, _PAX, _PAX_GLOBAL, _PAX_SOLARIS)
 _GZIP = b"\x1f\x8b"
 MAX_EXTENSION_BYTES = 1 << 20
-"""The largest extension header; it only extends the next header."""
+"""Maximum size of an extension header, which only extends the next header."""
 
 MAX_PADDING_BYTES = (1 << 20) + 2 * BLOCK_BYTES
-"""The most zeros at the end: programs fill the last record, which has 10 kB by default and 1 MiB on tapes."""
+"""Maximum number of zeros at the end: programs fill the last record, of 10 kB by default and 1 MiB on tapes."""
 
 
 class TarReader(Protocol):
-    """Reads a tar from start to end. `position`: where it is, of `size_bytes`."""
+    """Reads a tar from start to end. `position` is the current byte, of `size_bytes`."""
 
     size_bytes: int
     position: int
 
     def read(self, size: int) -> bytes:
-        """The next `size` bytes, fewer at the end of the file."""
+        """Return the next `size` bytes, fewer at the end of the file."""
         ...
 
     def chunks(self, size: int) -> Iterator[bytes]:
-        """The next `size` bytes; a reader may pass over them and give none."""
+        """Return the next `size` bytes; a reader may skip them and return none."""
         ...
 
 
@@ -64,7 +64,7 @@ class HashedReader:
         self.sums = BlockSums()
 
     def read(self, size: int) -> bytes:
-        """The next `size` bytes, fewer at the end of the file."""
+        """Return the next `size` bytes, fewer at the end of the file."""
         data = self._file.read(size)
         self.sha256.update(data)
         self.sums.update(data)
@@ -76,14 +76,15 @@ class HashedReader:
         return data
 
     def chunks(self, size: int) -> Iterator[bytes]:
-        """The next `size` bytes in chunks of at most 1 MiB."""
+        """Yield the next `size` bytes in chunks of at most 1 MiB."""
         end = self.position + size
         while data := self.read(min(CHUNK_BYTES, end - self.position)):
             yield data
 
 
 def walk(reader: TarReader, *, foreign: bool = False) -> Iterator[tarfile.TarInfo]:
-    """Yield each member with `offset_data`. The reader is then at its data, and the caller may read any part of them.
+    """Yield each member with `offset_data`. The reader is then at the member's data, and the caller may read any part
+    of it.
 
     The archive ends with two blocks of zeros, followed only by zeros. Raises ShardError if the file ends earlier, if
     other data follow (for example because a header was zeroed), or if a header is not USTAR. With `foreign`, GNU and
@@ -147,7 +148,7 @@ def _check_end(reader: TarReader, start: int) -> None:
 
 
 def _read_extension(member: tarfile.TarInfo, reader: TarReader) -> dict[str, str]:
-    """The fields of a GNU or PAX extension header for the next member, such as `path` and `size`."""
+    """Return the fields of a GNU or PAX extension header for the next member, such as `path` and `size`."""
     if member.size > MAX_EXTENSION_BYTES:
         raise ShardError(
             f"the header at byte {member.offset} has {member.size} bytes; at most {MAX_EXTENSION_BYTES} are allowed"
@@ -189,8 +190,8 @@ Span = tuple[int, int]
 
 
 def format_idx(samples: Iterable[tuple[str, Mapping[str, Span]]]) -> str:
-    """The index of samples, which are (key, component -> span) in the order of the tar. Erased ones have no spans, and
-    no line.
+    """Return the index of samples, which are (key, component -> span) in the order of the tar. Erased samples have no
+    spans and no line.
     """
     lines = [
         " ".join(f"{name} {offset} {size} {key}.{name}" for name, (offset, size) in spans.items())
@@ -204,7 +205,7 @@ _NAME = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)", re.DOTALL)
 
 
 def split_name(name: str) -> tuple[str, str] | None:
-    """The key (with its folders) and the component (in lower case) of a member; None if it belongs to no sample.
+    """Return the key (with its folders) and the component (in lower case) of a member; None if it belongs to no sample.
 
     As in WebDataset, a name without folders that begins with two underscores is metadata, and a base name that begins
     with a dot, or has no dot, is ignored.
@@ -216,6 +217,6 @@ def split_name(name: str) -> tuple[str, str] | None:
 
 
 def format_indexed_name(name: str) -> str:
-    """The name `name` with its component in lower case, as the manifest spells it."""
+    """Return the name with its component in lower case, as in the manifest."""
     split = split_name(name)
     return name if split is None else ".".join(split)

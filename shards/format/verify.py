@@ -35,7 +35,7 @@ from .tokenizer import find_tokenizer_problems
 MAX_PROBLEMS_PER_SHARD = 100
 
 Progress = Callable[[int, int], None]
-"""Called with the number of bytes read so far and of all shards."""
+"""Called with the number of bytes read so far and the total number of bytes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,7 +87,7 @@ def verify(location: str | Path, *, decode: bool = False, progress: Progress | N
 
 
 def unreadable(error: MaskstreamError) -> VerifyReport:
-    """The report of a split that cannot be opened."""
+    """Return the report of a split that cannot be opened."""
     return VerifyReport(samples=0, shards=0, size_bytes=0, problems=[str(error)])
 
 
@@ -97,9 +97,9 @@ def _do_nothing(size_bytes: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class SplitCheck:
-    """A split that is checked in parts: first the consistency of its files, then each shard.
+    """A split that is checked piece by piece: first the consistency of its files, then each shard.
 
-    rows: the samples of each shard, int64 (n,). shards: the manifest's facts about each shard as a whole.
+    rows: Samples of each shard, int64 (n,). shards: Facts about each shard as a whole, from the manifest.
     """
 
     manifest: Manifest
@@ -108,9 +108,9 @@ class SplitCheck:
 
     @classmethod
     def of(cls, location: str | Path, *, cached: bool = False) -> SplitCheck:
-        """The check of a location. Raises MaskstreamError if it holds no split that can be opened.
+        """Open the check of a location. Raises MaskstreamError if it contains no split that can be opened.
 
-        cached: whether the parts of the manifest may be those that this machine has unpacked before.
+        cached: Whether the parts of the manifest may come from this machine's index.
         """
         manifest = Manifest.load(location, cached=cached)
         if not manifest.whole:  # it can be opened; all samples of the parts are checked
@@ -120,7 +120,7 @@ class SplitCheck:
         return cls(manifest, _list_rows_of_shards(manifest), manifest.shards())
 
     def split_problems(self) -> list[str]:
-        """The contradictions between dataset.json, the manifest, the rejects and the files; no shard is read."""
+        """Return contradictions between dataset.json, the manifest, the rejects and the files; no shard is read."""
         return list(_split_problems(self.manifest))
 
     def shard_problems(self, number: int, *, decode: bool, advance: Callable[[int], None]) -> list[str]:
@@ -129,7 +129,7 @@ class SplitCheck:
         return [f"{check.name}: {problem}" for problem in _limit_problems(_collect_problems(check.problems()))]
 
     def shard(self, number: int, *, decode: bool = False, advance: Callable[[int], None] = _do_nothing) -> ShardCheck:
-        """The check of a shard."""
+        """Return the check of a shard."""
         shard = self.shards[number]
         return ShardCheck(
             manifest=self.manifest,
@@ -141,7 +141,7 @@ class SplitCheck:
         )
 
     def report(self, problems: list[str]) -> VerifyReport:
-        """The report of a check that found these problems."""
+        """Return the report of a check that found these problems."""
         counts = self.manifest.info["counts"]
         return VerifyReport(
             samples=counts["samples"],
@@ -153,13 +153,13 @@ class SplitCheck:
 
 
 def _list_rows_of_shards(manifest: Manifest) -> list[npt.NDArray[np.int64]]:
-    """The samples of each shard in order, int64 (n,)."""
+    """Return the samples of each shard in order, int64 (n,)."""
     ends = np.cumsum(manifest.shard_samples)
     return [np.arange(end - n, end) for end, n in zip(ends, manifest.shard_samples, strict=True)]
 
 
 def _collect_problems(problems: Iterator[str]) -> Iterator[str]:
-    """The problems; an exception that finding them raises is the last one."""
+    """Return the problems; if finding them raises an exception, it is added as the last one."""
     try:
         yield from problems
     except OutageError:
@@ -180,7 +180,7 @@ def _limit_problems(problems: Iterable[str]) -> list[str]:
 
 
 def _split_problems(manifest: Manifest) -> Iterator[str]:
-    """The contradictions between dataset.json, the manifest, the rejects and the files; no shard is read."""
+    """Return contradictions between dataset.json, the manifest, the rejects and the files; no shard is read."""
     info = manifest.info
     yield from _find_version_problems(manifest)
     yield from find_tokenizer_problems(manifest.store, info)
@@ -220,7 +220,7 @@ def _keys(manifest: Manifest) -> Iterator[list[str]]:
 
 def _find_version_problems(manifest: Manifest) -> Iterator[str]:
     """Find versions that are missing or cannot be opened, and a description of the current one that differs from
-    dataset.json. Only a merged split loses versions, when the splits that it names change.
+    dataset.json. Only a merged split can lose versions, when the splits that it refers to change.
     """
     store, current = manifest.store, manifest.version
     selected, foreign = read_selected(store, manifest.info), manifest.info["profile"] == FOREIGN
@@ -256,7 +256,7 @@ def _list_unchecked(manifest: Manifest) -> list[str]:
 
 
 def _list_tars(store: Store) -> list[str]:
-    """The tars in the folder itself; none where files cannot be listed."""
+    """Return the tars in the folder itself; none if files cannot be listed."""
     try:
         return [name for name in store.names() if name.endswith(".tar") and "/" not in name]
     except UnlistedError:

@@ -1,4 +1,4 @@
-"""Writes samples into a tar with deterministic headers, computes its checksums, and publishes it whole.
+"""Write samples into a tar with deterministic headers, compute its checksums, and publish it atomically.
 
 `repair_files` and `mended` rewrite the index and block sums of an existing tar.
 """
@@ -43,8 +43,8 @@ class HashedStream:
 def write_shard(path: Location, samples: Iterable[Sample], sha256: str | None = None) -> ShardRecord:
     """Write samples in order into a USTAR tar, with its `.idx` and `.sums` files.
 
-    The bytes depend on the samples alone: members `{key}.{component}` in the order of `Sample.members`, mode 0644,
-    mtime 0, uid and gid 0, no user and group names. After an exception, including one raised by `samples`, nothing is
+    The bytes depend only on the samples: members `{key}.{component}` in the order of `Sample.members`, mode 0644, mtime
+    0, uid and gid 0, no user and group names. After an exception, including one raised by `samples`, nothing is
     published.
 
     Args:
@@ -137,7 +137,7 @@ def repair_files(output: Output, name: str, size_bytes: int, sha256: str, index:
         index: Text of the `.idx` file.
 
     Returns:
-        The names of the files that were written; None if the tar is missing or differs, so that they cannot be derived.
+        Names of the files that were written; None if the tar is missing or differs, so that they cannot be derived.
     """
     try:
         with stream(output.store, name) as file:

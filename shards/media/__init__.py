@@ -1,1 +1,1 @@
-"""Reads the insides of members by offset: boxes, frames and packets."""
+"""Readers of the insides of members by offset: boxes, frames and packets."""

@@ -12,19 +12,21 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 
 POSE, WAYPOINT = 7, 3
-"""The numbers of a pose and of a waypoint."""
+"""Numbers of a pose and of a waypoint."""
 _AHEAD = np.array([0.5, -0.5, 0.5, -0.5])
 """The rotation of a level camera that looks along the x axis of the world."""
 
 
 def build_level_pose(place: Floats, heading: float) -> Floats:
-    """The pose of a level camera at `place` (3,); heading: radians from the world's x axis towards its y axis."""
+    """Return the pose of a level camera at `place` (3,); heading: radians from the world's x axis towards its y
+    axis.
+    """
     turned = np.array([np.cos(heading / 2), 0.0, 0.0, np.sin(heading / 2)])
     return np.concatenate([place, product(turned, _AHEAD)])
 
 
 def product(a: Floats, b: Floats) -> Floats:
-    """The quaternion of the rotation b and then a; both (..., 4)."""
+    """Return the quaternion of rotation b followed by rotation a; both (..., 4)."""
     aw, ax, ay, az = np.moveaxis(a, -1, 0)
     bw, bx, by, bz = np.moveaxis(b, -1, 0)
     return np.stack(
@@ -39,13 +41,13 @@ def product(a: Floats, b: Floats) -> Floats:
 
 
 def turned(rotation: Floats, directions: Floats) -> Floats:
-    """Directions (..., 3) turned by unit quaternions (..., 4)."""
+    """Rotate directions (..., 3) by unit quaternions (..., 4)."""
     axis = np.cross(rotation[..., 1:], directions)
     return directions + 2 * (rotation[..., :1] * axis + np.cross(rotation[..., 1:], axis))
 
 
 def inverse(rotation: Floats) -> Floats:
-    """The unit quaternions (..., 4) of the opposite rotations."""
+    """Return the unit quaternions (..., 4) of the inverse rotations."""
     return rotation * [1, -1, -1, -1]
 
 
@@ -66,13 +68,13 @@ def mirrored(poses: Floats) -> Floats:
 
 
 def heading(pose: Floats) -> float:
-    """Where a camera looks along the ground: radians from the world's x axis towards its y axis."""
+    """Return where a camera looks along the ground: radians from the world's x axis towards its y axis."""
     x, y, _ = turned(pose[3:], np.array([0.0, 0.0, 1.0])).tolist()
     return float(np.arctan2(y, x))
 
 
 def waypoint(pose: Floats, camera: Floats) -> Floats:
-    """The pose (7,) as a waypoint (3,) of the camera at the pose `camera` (7,)."""
+    """Return the pose (7,) as a waypoint (3,) of the camera at the pose `camera` (7,)."""
     way, at = pose[:2] - camera[:2], heading(camera)
     cos, sin = np.cos(at), np.sin(at)
     right, forward = way[0] * sin - way[1] * cos, way[0] * cos + way[1] * sin
@@ -80,5 +82,5 @@ def waypoint(pose: Floats, camera: Floats) -> Floats:
 
 
 def wrapped(angle: float) -> float:
-    """An angle in radians in (-pi, pi]."""
+    """Return an angle in radians in (-pi, pi]."""
     return float(-((-angle + np.pi) % (2 * np.pi) - np.pi))

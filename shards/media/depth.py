@@ -1,4 +1,4 @@
-"""Decoded frames of depth as numbers."""
+"""Decoded depth frames as numbers."""
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,8 @@ DEPTH_FORMAT = "gray16le"
 
 
 def read_depth(frame: VideoFrame) -> npt.NDArray[np.uint16]:
-    """Depth in millimetres along the camera's axis, 0 where it is unknown: uint16 (H, W). It shares the frame's memory.
+    """Return depth in millimetres along the camera's axis, 0 where it is unknown: uint16 (H, W). The array shares the
+    frame's memory.
 
     Raises DataError for a frame of another format.
     """

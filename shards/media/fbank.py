@@ -1,7 +1,7 @@
 """Kaldi's filterbank, vectorised over any number of waveforms, on the CPU or a GPU.
 
-It is the feature of Audio-MAE and of speech toolkits. It is part of the format, because dataset.json holds its sums
-over a split, by which loaders normalise it.
+It is the feature of Audio-MAE and of speech toolkits. It is part of the format because dataset.json contains its sums
+over a split, which loaders use for normalisation.
 """
 
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ from maskstream.shards.limits import NaturalFloat, PositiveInt
 PREEMPHASIS = 0.97
 _FLOOR = torch.finfo(torch.float32).eps
 _FRAMES = 256
-"""Frames per step on a CPU; so few stay in its cache and reuse memory."""
+"""Frames per step on a CPU; few enough to stay in its cache and reuse memory."""
 _NEIGHBOURS = 16
-"""Triangles per matrix product; each covers few frequencies, nearly the same as its neighbours."""
+"""Triangles per matrix product; each covers few frequencies, which are nearly the same as its neighbours'."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,11 +53,11 @@ class Fbank(Config):
         return int(self.sample_rate * self.shift_ms / 1000)
 
     def n_frames(self, n_samples: int) -> int:
-        """The number of whole windows in a waveform."""
+        """Return the number of whole windows in a waveform."""
         return max(0, 1 + (n_samples - self.window) // self.shift)
 
     def __call__(self, waveform: Tensor) -> Tensor:
-        """The filterbank float32 (..., n_frames(n), n_bins) of waveforms float32 (..., n)."""
+        """Compute the filterbank float32 (..., n_frames(n), n_bins) of waveforms float32 (..., n)."""
         if waveform.shape[-1] < self.window:
             return waveform.new_zeros((*waveform.shape[:-1], 0, self.n_bins))
         flat = waveform.reshape(-1, waveform.shape[-1])
@@ -70,7 +70,9 @@ class Fbank(Config):
         return found.clamp_(min=_FLOOR).log_().reshape(*waveform.shape[:-1], -1, self.n_bins)
 
     def _compute_energies(self, windows: Tensor, mean: Tensor) -> Tensor:
-        """Energies float32 (B, n, n_bins) of windows float32 (B, n, window), minus 0.03 of their means (B, n, 1)."""
+        """Compute energies float32 (B, n, n_bins) of windows float32 (B, n, window), minus 0.03 of their means (B, n,
+        1).
+        """
         window, bands = _build_constants(self, windows.device)
         batch, n, size = *mean.shape[:2], _choose_fft_size(self.window)
         step = n if windows.is_cuda else max(1, _FRAMES // batch)
@@ -93,7 +95,7 @@ def _choose_fft_size(window: int) -> int:
 
 @lru_cache(maxsize=16)
 def _build_constants(bank: Fbank, device: torch.device) -> tuple[Tensor, list[tuple[int, int, Tensor]]]:
-    """The window, float32 (window,), and the triangles in groups of neighbours.
+    """Return the window, float32 (window,), and the triangles in groups of neighbours.
 
     A group is (first, stop, weights): weights float32 (stop - first, triangles) apply to the squares [first, stop) of
     the spectrum, where the real and the imaginary part of a frequency are neighbours.
@@ -110,7 +112,7 @@ def _build_constants(bank: Fbank, device: torch.device) -> tuple[Tensor, list[tu
 
 
 def _triangles(bank: Fbank) -> Tensor:
-    """The triangles' weights, float64 (frequencies, n_bins)."""
+    """Return the triangles' weights, float64 (frequencies, n_bins)."""
     size = _choose_fft_size(bank.window)
     hertz = torch.arange(size // 2 + 1, dtype=torch.float64) * bank.sample_rate / size
     edges = torch.linspace(
@@ -134,7 +136,9 @@ SUMS = "fbank"
 
 
 def compute_fbank_statistics(sums: dict[str, list[float]]) -> tuple[float, float]:
-    """Mean and standard deviation over a split, from the sums of dataset.json. Raises ShardError if there are none."""
+    """Return mean and standard deviation over a split, from the sums in dataset.json. Raises ShardError if there are
+    none.
+    """
     values, total, squares = sums.get(SUMS, [0.0, 0.0, 0.0])
     if values < 1:
         raise ShardError(

@@ -1,7 +1,7 @@
 """FLAC streams with a seek point for every frame, so that a clip needs only the bytes of its frames.
 
 The member is `fLaC`, a STREAMINFO, a SEEKTABLE with a point for every frame, and the frames (RFC 9639, sections 8 and
-9). Any player reads it. Decoding a run of whole frames needs only the 34 bytes of STREAMINFO besides.
+9). Any player reads it. To decode a run of whole frames, only the 34 bytes of STREAMINFO are needed in addition.
 """
 
 import hashlib
@@ -37,7 +37,7 @@ class FlacError(DataError):
 class FlacHeader:
     """The header of a stream.
 
-    size_bytes: the header's size; the frames follow. stream_info: the 34 bytes that a decoder needs. points: int64 (P,
+    size_bytes: Size of the header; the frames follow. stream_info: The 34 bytes that a decoder needs. points: int64 (P,
     2), sorted: the number of a frame's first sample, and the frame's offset in the member in bytes.
     """
 
@@ -52,9 +52,9 @@ class FlacHeader:
 
     @classmethod
     def of(cls, facts: Mapping[str, int | float], lists: Mapping[str, npt.NDArray[np.int64]], size_bytes: int) -> Self:
-        """The header in the columns of a component of kind `sound`, of `size_bytes` bytes; it has no md5.
+        """Return the header in the columns of a component of kind `sound`, of `size_bytes` bytes; it has no md5.
 
-        Raises FlacError if they contradict each other, or no stream can have them.
+        Raises FlacError if they contradict each other, or are impossible for any stream.
         """
         names = ("sample_rate", "channels", "bits", "n_samples", "header_size", "frame_samples")
         rate, channels, bits, n_samples, begin, block = (int(facts[name]) for name in names)
@@ -93,7 +93,8 @@ class FlacHeader:
         )
 
     def columns(self, size_bytes: int) -> tuple[dict[str, int | float], dict[str, npt.NDArray[np.int64]]]:
-        """The facts and lists of a member with `size_bytes` bytes, with which a part of it can be read and decoded.
+        """Return the facts and lists of a member with `size_bytes` bytes, which are needed to read and decode a part of
+        it.
 
         Raises FlacError unless the seek table has a point for every frame.
         """
@@ -113,7 +114,7 @@ class FlacHeader:
         return facts, {"frame_size": np.diff(offsets, append=size_bytes)}
 
     def frames(self, first: int, stop: int, size_bytes: int) -> tuple[int, npt.NDArray[np.int64]]:
-        """The frames that hold the samples [first, stop) of a member with `size_bytes` bytes.
+        """Locate the frames that contain the samples [first, stop) of a member with `size_bytes` bytes.
 
         Returns the number of the first frame's first sample, and the frames' offsets with the end of the last, int64
         (frames + 1,).
@@ -125,9 +126,9 @@ class FlacHeader:
 
 
 def has_more_frames(data: bytes, most: int) -> bool:
-    """Whether FFmpeg may find more than `most` frames in `data`: it looks for headers with a right checksum.
+    """Return True if FFmpeg may find more than `most` frames in `data`: it looks for headers with a correct checksum.
 
-    Other bytes look like a header once in about 10 MB.
+    Other bytes look like a header about once in 10 MB.
     """
     octets = np.frombuffer(data, np.uint8)
     ones = np.flatnonzero(octets[:-1] == 0xFF)
@@ -136,7 +137,7 @@ def has_more_frames(data: bytes, most: int) -> bool:
 
 
 def _is_header(data: bytes, at: int) -> bool:
-    """Whether a frame's header (RFC 9639, section 9.1) is at byte `at`."""
+    """Return True if a frame's header (RFC 9639, section 9.1) is at byte `at`."""
     block, rate = data[at + 2] >> 4 if at + 4 < len(data) else 0, data[at + 2] & 15 if at + 4 < len(data) else 15
     if block == 0 or rate == 15:
         return False
@@ -154,7 +155,9 @@ def _is_header(data: bytes, at: int) -> bool:
 def join_flac_stream(
     frames: Sequence[tuple[int, bytes]], *, sample_rate: int, bits: int, samples: npt.NDArray[np.int32]
 ) -> bytes:
-    """The stream of encoded frames (number of samples, bytes); samples: int32 (n, channels), the decoded frames."""
+    """Return the stream of encoded frames (number of samples, bytes); samples: int32 (n, channels), the decoded
+    frames.
+    """
     block, largest = max(frames[0][0], 16), max(len(data) for _, data in frames)
     smallest = min(len(data) for _, data in frames)
     n, channels = samples.shape
@@ -169,7 +172,9 @@ def join_flac_stream(
 
 
 def parse_flac_header(data: bytes) -> FlacHeader:
-    """The header of a stream that begins with `data`. Raises FlacError if it is not FLAC, or its header is longer."""
+    """Return the header of a stream that begins with `data`. Raises FlacError if it is not FLAC, or its header is
+    longer.
+    """
     if data[:4] != MARKER:
         raise FlacError("does not begin with fLaC")
     position, last = len(MARKER), False
@@ -199,7 +204,9 @@ def parse_flac_header(data: bytes) -> FlacHeader:
 
 
 def encode_for_md5(samples: npt.NDArray[np.int32], bits: int) -> bytes:
-    """Samples, int32 (n, channels), as a stream's MD5 takes them: interleaved little-endian integers of whole bytes."""
+    """Convert samples, int32 (n, channels), to the input of a stream's MD5: interleaved little-endian integers of whole
+    bytes.
+    """
     width = -(-bits // 8)
     return np.ascontiguousarray(samples, dtype="<i4").view(np.uint8).reshape(-1, 4)[:, :width].tobytes()
 
@@ -207,7 +214,7 @@ def encode_for_md5(samples: npt.NDArray[np.int32], bits: int) -> bytes:
 def _stream_info(
     block: int, smallest: int, largest: int, rate: int, channels: int, bits: int, n_samples: int, md5: bytes
 ) -> bytes:
-    """The 34 bytes (RFC 9639, section 8.2); block in samples, smallest and largest frame in bytes."""
+    """Return the 34 bytes (RFC 9639, section 8.2); block in samples, smallest and largest frame in bytes."""
     facts = rate << 44 | (channels - 1) << 41 | (bits - 1) << 36 | n_samples
     info = block.to_bytes(2, "big") * 2 + int(smallest).to_bytes(3, "big") + int(largest).to_bytes(3, "big")
     return info + facts.to_bytes(8, "big") + md5

@@ -1,4 +1,4 @@
-"""Opens any video in place: its packets, its index, and the bytes of any of its GOPs.
+"""Open any video in place: its packets, its index, and the bytes of any of its GOPs.
 
 For an MP4 or MOV with one packet table, only this table is read (ISO 14496-12, 8.6 to 8.7), wherever it lies in the
 file, and then the bytes of a clip. A fragmented MP4 with one track, such as a member of a shard, is read as a whole,
@@ -56,17 +56,18 @@ _UNSUPPORTED = "convert it with `maskstream shards folder`"
 
 
 class Bytes(Protocol):
-    """Returns `size` bytes at `offset`, or fewer at the end."""
+    """Return `size` bytes at `offset`, or fewer at the end."""
 
     def __call__(self, offset: int, size: int) -> bytes | memoryview: ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FoundVideo:
-    """A video and its packets. index: as of a foreign tar. read: gives the bytes in which the packets start.
+    """A video and its packets. index: Same form as for a foreign tar. read: Returns the bytes in which the packets
+    start.
 
-    packets: from the first keyframe on, pts counted from the first shown frame, in the track's time scale. fragments:
-    int64 (n + 1,), the first byte of each fragment and the end of the last; empty for a file that has none.
+    packets: From the first keyframe on, with pts counted from the first displayed frame, in the track's time scale.
+    fragments: int64 (n + 1,), first byte of each fragment and end of the last; empty for a file without fragments.
     """
 
     track: Track
@@ -85,13 +86,13 @@ class FoundVideo:
         return gop_notes(memoryview(self.read(begin, end - begin)), self.index.width, self.index.height)
 
     def gops(self, first: int, stop: int) -> Packets:
-        """The packets of the GOPs [first, stop)."""
+        """Return the packets of the GOPs [first, stop)."""
         assert self.index.packets is not None
         return self.packets[int(self.index.packets[:first].sum()) : int(self.index.packets[:stop].sum())]
 
 
 class _OtherTableError(Exception):
-    """The table of packets is of a kind that FFmpeg has to read."""
+    """The packet table is of a kind that FFmpeg has to read."""
 
 
 def bytes_of(source: bytes | bytearray | memoryview | BinaryIO) -> tuple[Bytes, int]:
@@ -120,8 +121,8 @@ def bytes_of(source: bytes | bytearray | memoryview | BinaryIO) -> tuple[Bytes, 
 
 
 def open_video(read: Bytes, size_bytes: int) -> FoundVideo:
-    """Open the video in a file of `size_bytes` bytes. Raise DataError if it is not a complete video, or decoders do not
-    take it as it is.
+    """Open the video in a file of `size_bytes` bytes. Raises DataError if it is not a complete video, or decoders
+    cannot handle it as it is.
     """
     if not size_bytes:
         raise DataError("is empty (0 bytes)")
@@ -138,7 +139,7 @@ def open_video(read: Bytes, size_bytes: int) -> FoundVideo:
 
 
 def _index_boxes(read: Bytes, size_bytes: int) -> FoundVideo:
-    """The video of an MP4 or MOV that needs no demuxer."""
+    """Open an MP4 or MOV that needs no demuxer."""
     moov, end = _moov(read, size_bytes)
     parts = {kind: (start, stop) for kind, _, start, stop in boxes(moov, 0, len(moov)) if kind != b"trak"}
     if b"mvhd" not in parts:
@@ -159,7 +160,7 @@ def _index_boxes(read: Bytes, size_bytes: int) -> FoundVideo:
 
 
 def _moov(read: Bytes, size_bytes: int) -> tuple[memoryview, int]:
-    """The payload of the box moov, and where it ends in the file."""
+    """Return the payload of the box moov, and its end in the file."""
     at = 0
     while at + 8 <= size_bytes:
         head = bytes(read(at, 16))
@@ -182,7 +183,7 @@ def _is_video(moov: memoryview, trak: Span) -> bool:
 
 
 class _Trak:
-    """The boxes of a track, and its tables."""
+    """Boxes of a track, and its tables."""
 
     def __init__(self, moov: memoryview, trak: Span, movie_scale: int) -> None:
         self.moov, self.span, self.movie_scale = moov, trak, movie_scale
@@ -194,7 +195,7 @@ class _Trak:
             raise _OtherTableError
 
     def table(self, name: bytes, columns: int, dtype: str = ">u4", head: int = 4) -> Int64Array:
-        """The entries of a table of numbers, int64 (n, columns)."""
+        """Return the entries of a table of numbers, int64 (n, columns)."""
         if name not in self.tables:
             raise _OtherTableError
         start, end = self.tables[name]
@@ -220,7 +221,7 @@ class _Trak:
 
 
 def _index_tables(trak: _Trak, read: Bytes, size_bytes: int) -> FoundVideo:
-    """The video of a track whose packets its tables list."""
+    """Open the video of a track whose packets are listed in its tables."""
     track, size = _track(trak)
     packets, rate = _read_packets(trak)
     if (end := int((packets.start + packets.size).max())) > size_bytes:
@@ -229,7 +230,7 @@ def _index_tables(trak: _Trak, read: Bytes, size_bytes: int) -> FoundVideo:
 
 
 def _index_fragmented(trak: _Trak, data: bytes, first: int) -> FoundVideo:
-    """The video of the only track of a file whose fragments begin at byte `first`."""
+    """Open the video of the only track of a file whose fragments begin at byte `first`."""
     _, size = _track(trak)
     track = read_header(data[:first])
     rest = memoryview(data)[first:]
@@ -244,7 +245,7 @@ def _index_fragmented(trak: _Trak, data: bytes, first: int) -> FoundVideo:
 
 
 def _track(trak: _Trak) -> tuple[Track, tuple[int, int]]:
-    """The decoder's parameters, and the width and height of frames. Raises DataError for rotated ones."""
+    """Return the decoder's parameters, and the width and height of frames. Raises DataError for rotated frames."""
     tkhd, _ = child(trak.moov, trak.span, b"tkhd")
     a, b, _, c, d = struct.unpack_from(">iiiii", trak.moov, tkhd + (52 if trak.moov[tkhd] == 1 else 40))
     if b or c or a <= 0 or d <= 0:
@@ -268,7 +269,7 @@ def _track(trak: _Trak) -> tuple[Track, tuple[int, int]]:
 
 
 def _read_packets(trak: _Trak) -> tuple[Packets, Fraction | None]:
-    """All packets, and the frames per second that the table of times declares."""
+    """Return all packets, and the frame rate that the table of times declares."""
     uniform, count = struct.unpack_from(">II", trak.moov, trak.tables[b"stsz"][0] + 4)
     durations = trak.table(b"stts", 2)
     if uniform or not count or int(durations[:, 0].sum()) != count or durations.max() >= 1 << 31:
@@ -298,7 +299,7 @@ def _read_packets(trak: _Trak) -> tuple[Packets, Fraction | None]:
 
 
 def _is_hiding(trak: _Trak, pts: Int64Array) -> bool:
-    """Whether the edit list does anything but move all frames in time."""
+    """Return True if the edit list does anything other than shift all frames in time."""
     edits = [edit for edit in trak.edits() if edit[1] != -1]
     if not edits:
         return False
@@ -308,7 +309,7 @@ def _is_hiding(trak: _Trak, pts: Int64Array) -> bool:
 
 
 def _starts(trak: _Trak, size: Int64Array) -> Int64Array:
-    """The first byte of each packet in the file, from the table of chunks and of packets per chunk."""
+    """Return the first byte of each packet in the file, from the table of chunks and of packets per chunk."""
     chunks = trak.table(b"stco", 1) if b"stco" in trak.tables else trak.table(b"co64", 1, ">i8")
     first, per, described = trak.table(b"stsc", 3).T
     runs = np.diff(first, append=len(chunks) + 1)
@@ -348,7 +349,7 @@ def _found(track: Track, packets: Packets, rate: Fraction | None, size: tuple[in
 
 
 def _demux_copy(data: bytes) -> FoundVideo:
-    """The video of a file whose packets FFmpeg finds; they are copied out of it, one behind the other."""
+    """Open the video of a file whose packets FFmpeg finds; they are copied out of it, one after another."""
     with open_media(data, "matroska" if data.startswith(_EBML) else "mov") as container:
         stream = next((s for s in container.streams.video if not s.disposition & Disposition.attached_pic), None)
         if stream is None or stream.codec_context is None:
@@ -387,7 +388,7 @@ def _demux_copy(data: bytes) -> FoundVideo:
 
 
 def _read_first_size(data: bytes) -> tuple[int, int]:
-    """The width and height of the first frame. Raises DataError where no frames can be shown as they are."""
+    """Return the width and height of the first frame. Raises DataError if frames cannot be displayed as they are."""
     with open_media(data, "matroska" if data.startswith(_EBML) else "mov") as container:
         for frame in container.decode(video=0):
             if frame.interlaced_frame or find_side_data(frame, Type.DISPLAYMATRIX) is not None:

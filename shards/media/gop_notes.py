@@ -59,7 +59,7 @@ def pack_starts(first: int, starts: Sequence[bool]) -> bytes:
 
 
 def parse_starts(body: memoryview) -> dict[int, bool]:
-    """By frame number, whether a scene begins before it. Raises Mp4Error for a payload of another form."""
+    """Return, by frame number, whether a scene begins before it. Raises Mp4Error for a payload of another form."""
     head = len(SCENES_ID) + _SCENES_HEAD.size
     if len(body) < head:
         raise Mp4Error(f"the scenes of a GOP have {len(body)} bytes, but their header alone has {head}")
@@ -77,7 +77,7 @@ def parse_starts(body: memoryview) -> dict[int, bool]:
 CELL = 16
 QUARTERS = 4
 LIMIT = 127
-"""The longest component, in quarters of a pixel."""
+"""Largest component, in quarters of a pixel."""
 FLOW_ID = bytes.fromhex("6d61736b73747265616d206b65792066")  # "maskstream key f"
 _FLOW_HEAD = struct.Struct(">16sBBHHI")
 _FLOW_VERSION = 1
@@ -85,7 +85,7 @@ _FLOW_VERSION = 1
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class KeyFlow:
-    """Backward flow of frame number `frame` to the one `distance` before it.
+    """Backward flow from frame number `frame` to the frame `distance` before it.
 
     planes: int8 (3, rows, columns): x, y and, as bytes, `kept`.
     """
@@ -112,7 +112,7 @@ def compute_flow_grid(width: int, height: int) -> tuple[int, int]:
 
 
 def pack_flow(flow: KeyFlow) -> bytes:
-    """The flow as the payload of a box."""
+    """Return the flow as the payload of a box."""
     _, rows, columns = flow.planes.shape
     return _FLOW_HEAD.pack(FLOW_ID, _FLOW_VERSION, flow.distance, rows, columns, flow.frame) + flow.planes.tobytes()
 
@@ -138,26 +138,26 @@ ENERGY_ID = bytes.fromhex("6d61736b73747265616d20656e657267")  # "maskstream ene
 _ENERGY_HEAD = struct.Struct(">16sBBHHHI")
 _ENERGY_VERSION = 1
 _STEPS = 8
-"""Codes from one power of two to the next: a code is off by 1/16 of an energy at most."""
+"""Number of codes from one power of two to the next: a code is off by at most 1/16 of an energy."""
 
 
 def encode_energy(energy: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
-    """Energies from 0 to below 2 ** 31 as floats of 8 bits, which have no sign: those below 16 exactly, others with the
-    three bits behind their highest one.
+    """Encode energies from 0 to below 2 ** 31 as unsigned 8-bit floats: values below 16 are exact, others keep the
+    three bits after their highest bit.
     """
     shift = np.maximum(np.frexp(energy)[1] - 4, 0)
     return np.asarray(_STEPS * shift + (energy >> shift), dtype=np.uint8)
 
 
 def energies_of_codes() -> npt.NDArray[np.int64]:
-    """The energy that each code stands for, the middle of those that have it: int64 (256,)."""
+    """The energy that each code stands for, the middle of its range: int64 (256,)."""
     codes = np.arange(256, dtype=np.int64)
     shift = np.maximum(codes // _STEPS - 1, 0)
     return np.asarray((codes - _STEPS * shift << shift) + (1 << shift >> 1), dtype=np.int64)
 
 
 def pack_energy(first: int, codes: Sequence[npt.NDArray[np.uint8]]) -> bytes:
-    """The codes uint8 (rows, columns) of the frames first, first + DISTANCE, ..., one or more."""
+    """Codes uint8 (rows, columns) of the frames first, first + DISTANCE, ..., one or more."""
     maps = np.stack(codes)
     head = _ENERGY_HEAD.pack(ENERGY_ID, _ENERGY_VERSION, DISTANCE, *maps.shape, first)
     return head + zlib.compress(maps.tobytes(), 9)
@@ -194,8 +194,8 @@ _ID_SIZE = 16
 class GopNotes:
     """The notes on the frames of some GOPs.
 
-    flows: by frame number, the flow from the first frame of a GOP to the one DISTANCE before it. starts: by frame
-    number, whether a scene begins between the frame and the one DISTANCE before it. energy: by frame number, the codes
+    flows: By frame number, the flow from the first frame of a GOP to the one DISTANCE before it. starts: By frame
+    number, whether a scene begins between the frame and the one DISTANCE before it. energy: By frame number, the codes
     of the energy of its cells, uint8 (rows, columns).
     """
 
@@ -207,8 +207,8 @@ class GopNotes:
 def gop_notes(data: memoryview, width: int, height: int, whole: int | None = None) -> GopNotes:
     """Return the notes in a run of whole fragments of a video of width x height pixels.
 
-    whole: the size of the run in bytes if `data` is only its beginning, as for `read_fragments`. Other boxes are
-    skipped. Raises Mp4Error for notes that do not fit the video.
+    whole: Size of the run in bytes if `data` is only its beginning, as for `read_fragments`. Other boxes are skipped.
+    Raises Mp4Error for notes that do not fit the video.
     """
     found = GopNotes()
     try:
@@ -229,7 +229,7 @@ def gop_notes(data: memoryview, width: int, height: int, whole: int | None = Non
 
 
 def note_box(payload: bytes) -> bytes:
-    """A note as a box."""
+    """Return a note as a box."""
     return struct.pack(">I4s", 8 + len(payload), b"uuid") + payload
 
 
@@ -246,7 +246,7 @@ def with_box(fragment: bytes, box: bytes) -> bytes:
 
 
 def _track_runs(data: memoryview, start: int, end: int) -> Iterator[int]:
-    """Where the payloads of the `trun` boxes of a `moof` start."""
+    """Return where the payloads of the `trun` boxes of a `moof` start."""
     for kind, _, inner, stop in boxes(data, start, end):
         if kind == b"traf":
             yield from (at for name, _, at, _ in boxes(data, inner, stop) if name == b"trun")

@@ -1,4 +1,4 @@
-"""The GOPs of a video whose packets are all known, its rate, and the index that these make."""
+"""The GOPs of a video whose packets are all known, its frame rate, and its index."""
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -17,9 +17,9 @@ MAX_RATE = Fraction(120)
 def measure_frame_rate(
     pts: npt.NDArray[np.int64], time_base: Fraction, declared: Fraction | None
 ) -> tuple[Fraction, bool]:
-    """The constant rate of a video in frames per second, and whether its own rate is variable.
+    """Return the constant rate of a video in frames per second, and whether its actual rate is variable.
 
-    pts: the sorted time stamps in units of `time_base` (seconds). The rate is constant if every frame is within half a
+    pts: Sorted time stamps in units of `time_base` (seconds). The rate is constant if every frame is within half a
     frame of its time at `declared` (the container's rate) or at the average rate. For a variable rate, the result is
     the rate of the median interval if that is near the average, else the average; it is rounded to a standard rate, an
     integer or the inverse of an integer, and is at most 120.
@@ -43,7 +43,7 @@ def measure_frame_rate(
 
 
 def _is_near(seconds: npt.NDArray[np.float64], rate: Fraction) -> bool:
-    """Whether every frame is within half a frame of its time at a rate."""
+    """Return True if every frame is within half a frame of its time at a rate."""
     return bool(np.abs(seconds * float(rate) - np.arange(len(seconds))).max() < 0.5)
 
 
@@ -54,8 +54,8 @@ def _find_nearest_standard(rate: Fraction, tolerance: float) -> Fraction | None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Gops:
-    """int64 per GOP: its first packet, its first frame, and its leading frames (stored after its keyframe, shown
-    before).
+    """Per GOP, int64: its first packet, its first frame, and its leading frames (stored after its keyframe, displayed
+    before it).
     """
 
     packet: Int64Array
@@ -64,7 +64,7 @@ class Gops:
 
 
 def list_gops(packets: Packets, entries: Int64Array) -> Gops:
-    """The GOPs that start at the packets `entries`."""
+    """Return the GOPs that start at the packets `entries`."""
     shown = packets.shown if packets.shown is not None else np.ones_like(packets.keyframe)
     times = np.sort(packets.pts[shown])
     first = np.searchsorted(times, packets.pts[entries])
@@ -99,9 +99,10 @@ def index_of_packets(
     size: tuple[int, int],
     header_size: int = 0,
 ) -> VideoIndex:
-    """The index, as of a foreign tar, of a video of frames of size = (width, height) that decodes from `entries`.
+    """Return the index, as for a foreign tar, of a video of frames of size = (width, height) that decodes from
+    `entries`.
 
-    rate: frames per second. header_size: of the header before its packet table, in bytes.
+    rate: Frames per second. header_size: Size of the header before its packet table, in bytes.
     """
     gops, bounds = list_gops(packets, entries), np.append(entries, len(packets.start))
     ends = packets.start + packets.size
@@ -123,8 +124,6 @@ def index_of_packets(
 
 
 def average_rate(ticks: Int64Array, time_base: Fraction, declared: Fraction | None) -> Fraction:
-    """The rate of a video in frames per second: the constant one of `measure_frame_rate`, or the average of a variable
-    one.
-    """
+    """Return the frame rate of a video: the constant one of `measure_frame_rate`, or the average of a variable one."""
     rate, variable = measure_frame_rate(ticks, time_base, declared)
     return (len(ticks) - 1) / (int(ticks[-1] - ticks[0]) * time_base) if variable else rate

@@ -1,9 +1,9 @@
-"""Reads the sequence parameter set of H.264 (H.264, 7.3.2.1) up to how many frames a decoder holds back, and takes the
-cropping out of it.
+"""Read the sequence parameter set of H.264 (H.264, 7.3.2.1) up to the number of frames that a decoder holds back, and
+remove its cropping.
 
-With a header without cropping, a decoder shows all that is coded, in multiples of 16 pixels. A cache of GPU decoders
-that compares coded with shown sizes then finds its decoder again. The shown part stays where it is, and no packet
-changes.
+With a header without cropping, a decoder returns everything that is coded, in multiples of 16 pixels. A cache of GPU
+decoders that compares coded with displayed sizes then finds its decoder again. The displayed part keeps its position,
+and packets are unchanged.
 """
 
 import struct
@@ -17,18 +17,18 @@ _OWN_ASPECT = 255
 
 
 class UnknownSpsError(ValueError):
-    """The bytes are not a sequence parameter set that can be read."""
+    """The bytes are not a readable sequence parameter set."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sps:
-    """The facts of a sequence parameter set.
+    """Facts of a sequence parameter set.
 
-    says_reordering: whether it has the number of frames that a decoder holds back; without, decoders guess it.
-    chroma_format: 0 to 3 for 4:0:0, 4:2:0, 4:2:2, 4:4:4. bit_depth: the larger of luma and chroma. width, height: as
-    coded, multiples of 16 pixels. crop: the columns and rows that are not shown, (left, right, top, bottom), in steps
-    of `crop_unit` (columns, rows) pixels. crop_at: the first bit and the end of the cropping fields in the bytes behind
-    the NAL header, without emulation prevention.
+    says_reordering: Whether it declares the number of frames that a decoder holds back; otherwise decoders guess it.
+    chroma_format: 0 to 3 for 4:0:0, 4:2:0, 4:2:2, 4:4:4. bit_depth: The larger of luma and chroma. width, height: Coded
+    size, multiples of 16 pixels. crop: Columns and rows that are not displayed, (left, right, top, bottom), in steps of
+    `crop_unit` (columns, rows) pixels. crop_at: First bit and end of the cropping fields in the bytes after the NAL
+    header, without emulation prevention.
     """
 
     says_reordering: bool
@@ -49,7 +49,7 @@ class Sps:
 
 
 def read_sps(unit: bytes) -> Sps:
-    """The facts of a sequence parameter set, a NAL unit. Raises UnknownSpsError if it is cut off or damaged."""
+    """Parse a sequence parameter set, a NAL unit. Raises UnknownSpsError if it is cut off or damaged."""
     try:
         return _read_sps(_Bits(_unescape_payload(unit)))
     except IndexError as error:
@@ -57,7 +57,7 @@ def read_sps(unit: bytes) -> Sps:
 
 
 def remove_cropping(unit: bytes) -> bytes:
-    """The sequence parameter set without cropping, so that a decoder shows all that is coded.
+    """Return the sequence parameter set without cropping, so that a decoder returns everything that is coded.
 
     Raises UnknownSpsError if it is damaged.
     """
@@ -73,12 +73,12 @@ def remove_cropping(unit: bytes) -> bytes:
 
 
 def _unescape_payload(unit: bytes) -> bytes:
-    """The bytes behind the NAL header, without those that only keep a start code from occurring."""
+    """Return the bytes after the NAL header, without emulation prevention bytes."""
     return unit[1:].replace(b"\0\0\3", b"\0\0")
 
 
 def _escape_payload(payload: bytes) -> bytes:
-    """The payload with emulation prevention (H.264, 7.4.1.1)."""
+    """Return the payload with emulation prevention (H.264, 7.4.1.1)."""
     out = bytearray()
     for byte in payload:
         if byte <= 3 and out[-2:] == b"\0\0":
@@ -88,7 +88,7 @@ def _escape_payload(payload: bytes) -> bytes:
 
 
 class _Bits:
-    """Reads bits of bytes without emulation prevention; `at` is the place of the next one."""
+    """Reads bits of bytes without emulation prevention; `at` is the position of the next one."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -102,7 +102,7 @@ class _Bits:
         return value
 
     def number(self) -> int:
-        """An unsigned number in Exp-Golomb code."""
+        """Read an unsigned number in Exp-Golomb code."""
         zeros = 0
         while not self.bits(1):
             zeros += 1
@@ -111,7 +111,7 @@ class _Bits:
         return (1 << zeros) - 1 + self.bits(zeros)
 
     def signed(self) -> int:
-        """A signed number in Exp-Golomb code."""
+        """Read a signed number in Exp-Golomb code."""
         code = self.number()
         return (code + 1) // 2 if code & 1 else -(code // 2)
 
@@ -158,7 +158,7 @@ def _read_sps(read: _Bits) -> Sps:
 
 
 def _sample_format(read: _Bits) -> tuple[int, int]:
-    """The chroma format and the bit depth."""
+    """Read the chroma format and the bit depth."""
     chroma = read.number()
     read.bits(chroma == 3)  # separate colour planes
     depth = 8 + max(read.number(), read.number())
@@ -244,7 +244,7 @@ def remove_header_cropping(header: bytes) -> bytes:
 
 
 def _split_units(extradata: bytes) -> tuple[list[bytes], bytes]:
-    """The sequence parameter sets of an avcC, and the remaining bytes."""
+    """Return the sequence parameter sets of an avcC, and the remaining bytes."""
     try:
         units, at = [], 6
         for _ in range(extradata[5] & 31):
@@ -259,7 +259,7 @@ def _split_units(extradata: bytes) -> tuple[list[bytes], bytes]:
 
 
 def _add_to_size(data: bytearray, payload: int, by: int) -> None:
-    """Adds `by` bytes to the size of the box whose payload starts at `payload`."""
+    """Add `by` bytes to the size of the box whose payload starts at `payload`."""
     at = payload - 8
     size = struct.unpack_from(">I", data, at)[0]
     if size == 1 or size + by < 8:

@@ -1,4 +1,4 @@
-"""The format and size of an image by its first bytes, so that memory is only allocated for the expected number of
+"""The format and size of an image from its first bytes, so that memory is allocated only for the expected number of
 pixels.
 
 Sources: ITU-T T.81 B.1, PNG 5, RFC 9649; Netpbm's ppm(5) and pgm(5).
@@ -13,17 +13,17 @@ from .limits import MAX_PIXELS
 
 _FORMS = {b"\xff\xd8\xff": "jpg", b"\x89PNG\r\n\x1a\n": "png", b"RIFF": "webp", b"P6": "ppm", b"P5": "pgm"}
 VALUES = {"ppm": 3, "pgm": 1}
-"""How many bytes a pixel has in the forms that are not compressed; all pixels stand at the end of the file."""
+"""Bytes per pixel of the uncompressed formats; all pixels are at the end of the file."""
 _NETPBM = re.compile(rb"P[56]\s+(\d{1,9})\s+(\d{1,9})\s+255\s")
 _FRAME_HEADERS = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _SCAN = b"\xff\xda"
 _MAX_SCANS = 200
 _BYTES_PER_STRAY = 1 << 14
-"""Metadata may hold the bytes of a scan's marker by chance, once in 64 KiB."""
+"""Metadata may contain the bytes of a scan marker by chance, once in 64 KiB."""
 
 
 def detect_image_form(data: bytes) -> str | None:
-    """Return jpg, png, webp, ppm or pgm, by the first bytes of an image; None for other formats."""
+    """Return jpg, png, webp, ppm or pgm, from the first bytes of an image; None for other formats."""
     form = next((form for magic, form in _FORMS.items() if data.startswith(magic)), None)
     return None if form == "webp" and data[8:12] != b"WEBP" else form
 
@@ -50,7 +50,7 @@ def check_image(data: bytes, width: int, height: int) -> None:
 
 
 def _read_jpeg_size(data: bytes) -> tuple[int, int]:
-    """The size, at the first scan. Each scan of several costs a pass over all pixels, so they are counted."""
+    """The size, at the first scan. Each of several scans costs a pass over all pixels, so they are counted."""
     at, size, components, progressive = 2, (0, 0), 0, False
     while True:
         if data[at] != 0xFF:

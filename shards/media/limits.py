@@ -1,4 +1,4 @@
-"""Limits for one image, frame or audio file. Memory is only allocated below them, whatever a file or a manifest
+"""Limits for one image, frame or audio file. Memory is allocated only up to these limits, whatever a file or a manifest
 declares.
 """
 
@@ -10,5 +10,7 @@ _ALIGNMENT = 128
 
 
 def most_pixels(width: int, height: int) -> int:
-    """The most pixels that a decoder may take memory for, of frames of width x height: codecs align both sides."""
+    """Return the maximum number of pixels for which a decoder may allocate memory, for frames of width x height: codecs
+    align both sides.
+    """
     return (width + _ALIGNMENT) * (height + _ALIGNMENT)

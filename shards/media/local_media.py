@@ -1,8 +1,8 @@
-"""Opens a media file with FFmpeg, so that it reads this file and nothing else.
+"""Opens a media file with FFmpeg so that it reads this file and nothing else.
 
-To FFmpeg, a name may be a URL, a device or a pattern of names, and a text may be a playlist of other files. So a file
-is passed as an absolute `file:` URL, no other protocol is allowed (for bytes none at all), and only formats that hold
-their media themselves are read.
+FFmpeg may interpret a name as a URL, a device or a pattern of names, and a text as a playlist of other files. So a file
+is passed as an absolute `file:` URL, no other protocol is allowed (none at all for bytes), and only self-contained
+formats are read.
 """
 
 import io
@@ -50,19 +50,20 @@ class MediaError(MaskstreamError):
 
 
 def find_side_data(frame: Frame, kind: Type) -> object:
-    """The side data of a frame that are of a kind, or None. They share the frame's memory and keep it alive.
+    """Return the side data of a frame that is of a kind, or None. It shares the frame's memory and keeps it alive.
 
-    Its attribute `find_side_data` would make a reference cycle with the frame, which only a full collection of garbage
-    frees: a process would keep hundreds of unused frames.
+    The frame's attribute `find_side_data` would create a reference cycle with the frame, which only a full garbage
+    collection frees: a process would keep hundreds of unused frames.
     """
     return SideDataContainer(frame).get(kind)  # type: ignore[call-arg]
 
 
 def open_media(source: Path | bytes, container: str | None = None, **options: str) -> InputContainer:
-    """Open a file, or the bytes of one, with FFmpeg's demuxer.
+    """Open a file, or bytes in memory, with FFmpeg's demuxer.
 
-    container: FFmpeg's name of the format; None finds it. options: FFmpeg's. Raises MediaError if the source is empty,
-    text or no regular file, OSError if the file cannot be read, av.FFmpegError or ValueError if FFmpeg cannot open it.
+    container: FFmpeg's name of the format; None detects it. options: FFmpeg's options. Raises MediaError if the source
+    is empty, text or not a regular file, OSError if the file cannot be read, and av.FFmpegError or ValueError if FFmpeg
+    cannot open it.
     """
     size_bytes = len(source) if isinstance(source, bytes) else read_regular_size(source)
     if not size_bytes:
@@ -83,7 +84,9 @@ def open_media(source: Path | bytes, container: str | None = None, **options: st
 
 
 def read_regular_size(path: Path) -> int:
-    """The size of a regular file in bytes. Raises MediaError for a folder, a pipe or a device, OSError for no file."""
+    """Return the size of a regular file in bytes. Raises MediaError for a folder, a pipe or a device, OSError if the
+    file does not exist.
+    """
     found = path.stat()
     if not stat.S_ISREG(found.st_mode):
         raise MediaError(f"is not a file but {_KINDS.get(stat.S_IFMT(found.st_mode), 'something else')}")

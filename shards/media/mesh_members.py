@@ -1,4 +1,4 @@
-"""The bytes of the members of a mesh sample.
+"""Read and write the members of a mesh sample.
 
 `mesh.npz` is uncompressed and without pickles. A surface has vertices float32 (V, 3) and faces int32 (F, 3). A
 simulation has positions float32 (V, 2 or 3), cells int32 (C, 3 or 4) and node_type int32 (V,), and the member
@@ -19,7 +19,7 @@ from .npy import read_npy
 
 MESH, FIELDS = "mesh.npz", "fields.npy"
 SURFACE, SIMULATION = ("vertices", "faces"), ("positions", "cells", "node_type")
-"""The arrays of a surface and of a simulation."""
+"""Arrays of a surface and of a simulation."""
 _NAMES = {*SURFACE, *SIMULATION}
 _MAX_ARRAYS = 16
 _DAMAGED = (zipfile.BadZipFile, NotImplementedError, ValueError, LookupError, OSError, EOFError)
@@ -31,12 +31,12 @@ class MeshError(DataError):
 
 
 def name_fields_component(mesh: str) -> str:
-    """The name of the component that holds the steps of the mesh component `mesh`."""
+    """Return the name of the component with the steps of the mesh component `mesh`."""
     return FIELDS if mesh == MESH else f"{mesh.removesuffix('.npz')}.{FIELDS}"
 
 
 def encode_mesh(**arrays: npt.NDArray[Any]) -> bytes:
-    """`mesh.npz` of the arrays; the same arrays give the same bytes."""
+    """Return a `mesh.npz` of the arrays; equal arrays result in equal bytes."""
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **{name: np.ascontiguousarray(a) for name, a in arrays.items()})
     return buffer.getvalue()
@@ -45,7 +45,7 @@ def encode_mesh(**arrays: npt.NDArray[Any]) -> bytes:
 def read_mesh(data: bytes) -> dict[str, npt.NDArray[Any]]:
     """Read the arrays of a `mesh.npz`: SURFACE or SIMULATION; cells refer only to existing nodes.
 
-    Nothing is decompressed, and no more memory is allocated than the member has bytes. Raises MeshError for any other
+    Nothing is decompressed, and no more memory is allocated than the member's size. Raises MeshError for any other
     file.
     """
     arrays = _arrays(data)
@@ -70,7 +70,9 @@ def read_mesh(data: bytes) -> dict[str, npt.NDArray[Any]]:
 
 
 def _arrays(data: bytes) -> dict[str, npt.NDArray[Any]]:
-    """The arrays with known names. Raises MeshError unless all members are stored as they are, within `data`."""
+    """Return the arrays with known names. Raises MeshError unless all members are stored uncompressed, within
+    `data`.
+    """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as file:
             members = file.infolist()
@@ -95,11 +97,11 @@ def _arrays(data: bytes) -> dict[str, npt.NDArray[Any]]:
 
 
 def find_step_span(first: int, count: int, n_nodes: int, channels: int) -> tuple[int, int]:
-    """Offset after the header and size, in bytes, of the steps [first, first + count)."""
+    """Return offset (after the header) and size, in bytes, of the steps [first, first + count)."""
     step = _FLOAT_BYTES * n_nodes * channels
     return first * step, count * step
 
 
 def read_steps(data: bytes, n_nodes: int, channels: int) -> npt.NDArray[np.float32]:
-    """The steps in `data`, float32 (count, V, D), read-only."""
+    """Return the steps in `data`, float32 (count, V, D), read-only."""
     return np.frombuffer(data, dtype="<f4").reshape(-1, n_nodes, channels)

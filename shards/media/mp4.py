@@ -23,18 +23,18 @@ Int64Array = npt.NDArray[np.int64]
 CODECS = {b"avc1": "h264", b"hvc1": "hevc", b"hev1": "hevc", b"vp09": "vp9", b"av01": "av1", b"FFV1": "ffv1"}
 EXTRADATA = {"h264": b"avcC", "hevc": b"hvcC", "av1": b"av1C", "ffv1": b"glbl"}
 VISUAL_ENTRY_SIZE = 78
-"""The bytes of a visual sample entry before its boxes (ISO 14496-12, 12.1.3)."""
+"""Bytes of a visual sample entry before its boxes (ISO 14496-12, 12.1.3)."""
 SIZE_IN_ENTRY = 24
-"""Where width and height stand in it."""
+"""Offset of width and height in it."""
 
 DECODERS = {"h264": "h264", "hevc": "hevc", "vp9": "vp9", "av1": "libdav1d", "ffv1": "ffv1"}
-"""FFmpeg's decoder of each codec on CPUs (FFmpeg's own AV1 decoder needs a GPU)."""
+"""FFmpeg's CPU decoder for each codec (FFmpeg's own AV1 decoder needs a GPU)."""
 
 
 _CACHED_BYTES = 1 << 16
-"""The longest header that is kept; a fragmented MP4 has a header of about 1 KiB."""
+"""Longest header that is stored; a fragmented MP4 has a header of about 1 KiB."""
 _PACKET_BYTES = 8
-"""The fewest bytes that a packet has in a fragment, with its entries in the tables."""
+"""Minimum number of bytes of a packet in a fragment, with its entries in the tables."""
 
 
 class Mp4Error(DataError):
@@ -45,7 +45,7 @@ class Mp4Error(DataError):
 class Track:
     """The video track of a fragmented MP4: the decoder's parameters and the defaults of fragments.
 
-    size: width and height in pixels, where the decoder must know them before it opens (FFV1), else zeros.
+    size: Width and height in pixels if the decoder must know them before it opens (FFV1), else zeros.
     """
 
     track_id: int
@@ -59,17 +59,18 @@ class Track:
 
 
 Span = tuple[int, int]
-"""The start and the end of a box's payload."""
+"""Start and end of a box's payload."""
 
 Run = tuple[list[int], Sequence[int], list[int], list[bool]]
-"""start, size, pts and keyframe of some packets, as in Packets; lists are faster than arrays for so few."""
+"""start, size, pts and keyframe of some packets, as in Packets; lists are faster than arrays for so few packets."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Packets:
-    """Packets in decoding order: start and size in bytes of the given data, pts in the track's time scale, keyframe.
+    """Packets in decoding order: start and size in bytes within the given data, pts in the track's time scale,
+    keyframe.
 
-    shown: which packets become frames of the video (an edit list may hide some); None means all.
+    shown: Which packets become frames of the video (an edit list may hide some); None means all.
     """
 
     start: Int64Array
@@ -79,14 +80,16 @@ class Packets:
     shown: npt.NDArray[np.bool_] | None = None
 
     def __getitem__(self, own: slice) -> Packets:
-        """Some of the packets."""
+        """Return some of the packets."""
         shown = None if self.shown is None else self.shown[own]
         start, size, pts = (each[own] for each in (self.start, self.size, self.pts))
         return Packets(start=start, size=size, pts=pts, keyframe=self.keyframe[own], shown=shown)
 
 
 def boxes(data: memoryview, start: int, stop: int) -> Iterator[tuple[bytes, int, int, int]]:
-    """(type, start, start of the payload, end) of each box in data[start:stop]. Raises Mp4Error if one does not fit."""
+    """Yield (type, start, start of the payload, end) of each box in data[start:stop]. Raises Mp4Error if one does not
+    fit.
+    """
     while start < stop:
         if stop - start < 8:
             raise Mp4Error(f"found {stop - start} stray bytes where a box should start (byte {start})")
@@ -105,7 +108,7 @@ def boxes(data: memoryview, start: int, stop: int) -> Iterator[tuple[bytes, int,
 
 
 def child(data: memoryview, span: Span, *path: bytes) -> Span:
-    """The payload of the box at `path` in the payload `span`. Raises Mp4Error if there is none."""
+    """Return the payload of the box at `path` in the payload `span`. Raises Mp4Error if it does not exist."""
     for name in path:
         for kind, _, start, end in boxes(data, *span):
             if kind == name:
@@ -117,14 +120,13 @@ def child(data: memoryview, span: Span, *path: bytes) -> Span:
 
 
 def sample_entry(data: memoryview, stsd: Span) -> tuple[bytes, int, int]:
-    """The type of the first sample entry, and the start and the end of its payload."""
+    """Return the type of the first sample entry, and the start and end of its payload."""
     kind, _, start, end = next(boxes(data, stsd[0] + 8, stsd[1]))
     return kind, start, end
 
 
 def read_header(header: bytes) -> Track:
-    """The video track of `ftyp moov`. Raises Mp4Error for a codec other than H.264, HEVC, VP9, AV1
-    or FFV1."""
+    """Read the video track of `ftyp moov`. Raises Mp4Error for a codec other than H.264, HEVC, VP9, AV1 or FFV1."""
     return _cached_header(header) if len(header) <= _CACHED_BYTES else _read_header(header)
 
 
@@ -174,9 +176,9 @@ def _read_moov(data: memoryview) -> Track:
 
 
 def read_fragments(data: memoryview, track: Track, whole: int | None = None) -> Packets:
-    """The packets of a run of whole fragments, in decoding order. Raises Mp4Error if some are missing.
+    """Read the packets of a run of whole fragments, in decoding order. Raises Mp4Error if some are missing.
 
-    whole: the size of the run in bytes, where `data` is only its beginning, which has all moofs; packets may then lie
+    whole: Size of the run in bytes if `data` is only its beginning, which contains all moofs; packets may then lie
     beyond `data`.
     """
     whole = len(data) if whole is None else whole
@@ -211,7 +213,9 @@ def read_fragments(data: memoryview, track: Track, whole: int | None = None) -> 
 
 
 def _read_moof(data: memoryview, base: int, span: tuple[int, int], track: Track) -> Iterator[Run]:
-    """The runs of one fragment; offsets are relative to `base`, the first byte of its moof (default-base-is-moof)."""
+    """Return the runs of one fragment; offsets are relative to `base`, the first byte of its moof
+    (default-base-is-moof).
+    """
     traf = child(data, span, b"traf")
     duration, size, flags, decode_time = track.default_duration, track.default_size, track.default_flags, 0
     for kind, _, at, _ in boxes(data, *traf):

@@ -1,6 +1,6 @@
 """Arrays of numbers as NPY files. Headers are matched with a pattern, not evaluated, and compared with the bytes.
 
-NumPy's own reader evaluates the header, and takes memory for the shape that it declares before it looks at the data.
+NumPy's own reader evaluates the header, and allocates memory for the declared shape before looking at the data.
 """
 
 import io
@@ -16,7 +16,7 @@ from maskstream.shards.errors import DataError
 
 _MAGIC = b"\x93NUMPY"
 _LENGTH_BYTES = {1: 2, 2: 4, 3: 4}
-"""The bytes of the header's length, by version."""
+"""Bytes of the header's length field, by version."""
 _HEADER = re.compile(
     rb"\{ *'descr' *: *'([<>|=]?[a-zA-Z]\d{1,2})' *, *'fortran_order' *: *(True|False) *, "
     rb"*'shape' *: *\(((?: *\d{1,18} *,)*(?: *\d{1,18})?) *\) *,? *\} *\n?"
@@ -24,7 +24,7 @@ _HEADER = re.compile(
 _NUMBERS = "biufc"
 _MAX_AXES = 16
 _LONGEST_EMPTY = 1 << 20
-"""The longest axis of an array without numbers."""
+"""Longest axis of an array without numbers."""
 
 
 class NpyError(DataError):
@@ -33,7 +33,7 @@ class NpyError(DataError):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NpyHeader:
-    """The header of an NPY file. data_offset: where its numbers begin, in bytes."""
+    """Header of an NPY file. data_offset: First byte of its numbers."""
 
     version: int
     dtype: np.dtype[Any]
@@ -43,19 +43,21 @@ class NpyHeader:
 
     @property
     def size_bytes(self) -> int:
-        """The size of the numbers."""
+        """Size of the numbers in bytes."""
         return prod(self.shape) * self.dtype.itemsize
 
 
 def encode_npy(array: npt.NDArray[Any]) -> bytes:
-    """An array as NPY 1.0 in C order; the same array gives the same bytes."""
+    """Return an array as NPY 1.0 in C order; equal arrays result in equal bytes."""
     file = io.BytesIO()
     np.lib.format.write_array(file, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)
     return file.getvalue()
 
 
 def read_npy_header(npy: bytes | memoryview) -> NpyHeader:
-    """The header of a whole NPY file of numbers. Raises NpyError if it is none, or its data have another size."""
+    """Parse the header of a complete NPY file of numbers. Raises NpyError if it is not one, or its data has a different
+    size.
+    """
     start = bytes(npy[:12])
     if not start.startswith(_MAGIC) or len(start) < 12 or start[6] not in _LENGTH_BYTES:
         raise NpyError(f"begins with {start[:8]!r}, so it is not an NPY file")
@@ -82,7 +84,7 @@ def read_npy_header(npy: bytes | memoryview) -> NpyHeader:
 
 
 def read_npy(npy: bytes | memoryview) -> npt.NDArray[Any]:
-    """A copy of the array in the machine's byte order. Raises NpyError if it is not an NPY file of numbers."""
+    """Return a copy of the array in the machine's byte order. Raises NpyError if it is not an NPY file of numbers."""
     header = read_npy_header(npy)
     flat = np.frombuffer(npy, header.dtype, offset=header.data_offset)
     array = flat.reshape(header.shape, order="F" if header.fortran else "C")

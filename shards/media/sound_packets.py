@@ -15,12 +15,12 @@ from .sound_table import SoundForm, SoundTableError
 Floats = npt.NDArray[np.float32]
 
 _FLAC_FRAMES = 8
-"""How often a packet may look as if a FLAC frame began; it has one, and other bytes look like it by chance."""
+"""How often FLAC's frame marker may occur in a packet; it has one frame, and other bytes match by chance."""
 _FULL_SCALE = {"u8": 1 << 7, "s16": 1 << 15, "s32": 1 << 31, "s64": 1 << 63}
 
 
 def open_decoder(form: SoundForm) -> AudioCodecContext:
-    """A decoder with one thread. Raises SoundTableError if this FFmpeg does not have the codec."""
+    """Return a decoder with one thread. Raises SoundTableError if this FFmpeg does not have the codec."""
     try:
         decoder = av.CodecContext.create(form.codec, "r")
         if not isinstance(decoder, AudioCodecContext):
@@ -35,10 +35,10 @@ def open_decoder(form: SoundForm) -> AudioCodecContext:
 
 
 def decoded(form: SoundForm, packets: Sequence[bytes]) -> Iterator[Floats]:
-    """The samples of each packet from a new decoder, float32 (n, channels), full scale 1.
+    """Return the samples of each packet from a new decoder, float32 (n, channels), full scale 1.
 
-    A packet may give no samples, also if it cannot be decoded: the first packets of a run may refer to missing ones.
-    Raises SoundTableError if the number of channels changes.
+    A packet may yield no samples, or fail to decode: the first packets of a run may refer to missing ones. Raises
+    SoundTableError if the number of channels changes.
     """
     decoder = open_decoder(form)
     channels: int | None = None
@@ -58,9 +58,9 @@ def decoded(form: SoundForm, packets: Sequence[bytes]) -> Iterator[Floats]:
 
 
 def decode_whole(member: bytes, container: str) -> Iterator[Floats]:
-    """The frames of a decode of the whole member, float32 (n, channels).
+    """Return the frames of a decode of the whole member, float32 (n, channels).
 
-    container: FFmpeg's name. Raises SoundTableError if the decode fails.
+    container: FFmpeg's name of the format. Raises SoundTableError if decoding fails.
     """
     try:
         with open_media(member, container) as opened:
@@ -71,7 +71,9 @@ def decode_whole(member: bytes, container: str) -> Iterator[Floats]:
 
 
 def to_floats(frame: AudioFrame) -> Floats:
-    """A frame's samples, float32 (n, channels): integers are divided by their full scale, floats are unchanged."""
+    """Return a frame's samples, float32 (n, channels): integers are divided by their full scale, floats are
+    unchanged.
+    """
     array = frame.to_ndarray()
     array = array.T if frame.format.is_planar else array.reshape(-1, frame.layout.nb_channels)
     kind = frame.format.name.removesuffix("p")

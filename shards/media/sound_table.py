@@ -1,7 +1,7 @@
 """The packet tables of audio in a foreign tar NAME.tar, stored in the packets file `NAME.packets`.
 
-A table is at its file's fact `table_offset`, all little-endian: a header of 96 bytes (HEAD), the decoder's extradata
-(`setup` bytes), and for `packets` one record per cell (CELL) and per piece of a packet (PIECE).
+A table starts at its file's fact `table_offset`, all little-endian: a header of 96 bytes (HEAD), the decoder's
+extradata (`setup` bytes), and for `packets` one record per cell (CELL) and per piece of a packet (PIECE).
 
 There are three kinds. `pcm`: sample n is at byte `begin + n * frame_bytes` of the member. `packets`: the audio is
 divided into cells of `cell_samples`. For each cell the table lists the packet at which decoding must start to produce
@@ -35,19 +35,19 @@ HEAD = np.dtype(
     ]
 )
 CELL = np.dtype([("decode", "<u4"), ("packet", "<u4"), ("stop", "<u4"), ("runs_on", "<u4"), ("sample", "<i8")])
-"""A cell. decode: the piece at which decoding starts. packet: the first piece of the packet with the cell's first
-sample. stop: the piece after the packet with its last sample. runs_on: whether decoding may run on into the next cell.
-sample: the number of the first sample of `packet`; priming samples have negative numbers.
+"""A cell. decode: Piece at which decoding starts. packet: First piece of the packet with the cell's first sample. stop:
+Piece after the packet with its last sample. runs_on: Whether decoding may continue into the next cell. sample: Number
+of the first sample of `packet`; priming samples have negative numbers.
 """
 PIECE = np.dtype([("start", "<i8"), ("size", "<u4"), ("samples", "<u4")])
-"""A packet, or one piece of a packet that is stored in several: first byte in the member, size in bytes, and the number
-of decoded samples; CONTINUED if the packet continues in the next piece.
+"""A packet, or one piece of a packet that is stored in several pieces: first byte in the member, size in bytes, and
+number of decoded samples; CONTINUED if the packet continues in the next piece.
 """
 CONTINUED = 0xFFFFFFFF
 MAGIC = b"MSSOUND1"
 KINDS = ("pcm", "packets", "whole")
 MEMORYLESS = frozenset({"flac", "alac"})
-"""Codecs whose packets decode independently of each other."""
+"""Codecs whose packets can be decoded independently of each other."""
 
 Records = npt.NDArray[np.void]
 
@@ -58,7 +58,7 @@ class SoundTableError(DataError):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SoundForm:
-    """The parameters of a decoder: FFmpeg's names of the codec and the channel layout, Hz, and the extradata.
+    """Parameters of a decoder: FFmpeg's names of the codec and the channel layout, sample rate in Hz, and extradata.
 
     For audio of kind `whole`, `codec` is the name of the container.
     """
@@ -71,7 +71,7 @@ class SoundForm:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SoundTable:
-    """The table of an audio file. cells, pieces: records of CELL and PIECE, empty unless the kind is `packets`."""
+    """Table of an audio file. cells, pieces: Records of CELL and PIECE, empty unless the kind is `packets`."""
 
     kind: str
     form: SoundForm
@@ -82,7 +82,7 @@ class SoundTable:
     pieces: Records = field(default_factory=lambda: np.empty(0, PIECE))
 
     def to_bytes(self) -> bytes:
-        """The table as stored in the packets file."""
+        """Return the table as stored in the packets file."""
         form, cells, pieces = self.form, self.cells, self.pieces
         names = [text.encode() for text in (self.kind, form.codec, form.layout)]
         sizes = form.sample_rate, len(form.setup), self.cell_samples, len(cells), self.begin, self.frame_bytes
@@ -117,25 +117,25 @@ class SoundHead:
         return cls(kind, codec, layout, rate, setup, samples, cells, begin, frame, pieces)
 
     def form(self, setup: bytes) -> SoundForm:
-        """The decoder's parameters, with the extradata that follow the head."""
+        """Return the decoder's parameters, with the extradata that follows the header."""
         return SoundForm(codec=self.codec, layout=self.layout, sample_rate=self.sample_rate, setup=setup)
 
     def cells_at(self, first: int, stop: int) -> tuple[int, int]:
-        """Offset in the table and size, in bytes, of the records of the cells [first, stop)."""
+        """Return offset in the table and size, in bytes, of the records of the cells [first, stop)."""
         return HEAD.itemsize + self.setup_bytes + first * CELL.itemsize, (stop - first) * CELL.itemsize
 
     def find_pieces(self, first: int, stop: int) -> tuple[int, int]:
-        """Offset in the table and size, in bytes, of the records of the pieces [first, stop)."""
+        """Return offset in the table and size, in bytes, of the records of the pieces [first, stop)."""
         begin = self.cells_at(0, self.n_cells)
         return sum(begin) + first * PIECE.itemsize, (stop - first) * PIECE.itemsize
 
     def locate_cells(self, first: int, stop: int) -> tuple[int, int]:
-        """The run of cells [start, stop) that holds the samples [first, stop)."""
+        """Return the run of cells [start, stop) that contains the samples [first, stop)."""
         return first // self.cell_samples, min(-(-stop // self.cell_samples), self.n_cells)
 
 
 def read_table(data: bytes) -> SoundTable:
-    """The table at the start of `data`. Raises SoundTableError if it is truncated or inconsistent."""
+    """Parse the table at the start of `data`. Raises SoundTableError if it is truncated or inconsistent."""
     head = SoundHead.parse(data)
     cells_at, cells_bytes = head.cells_at(0, head.n_cells)
     at, size = head.find_pieces(0, head.n_pieces)
@@ -153,19 +153,19 @@ def read_table(data: bytes) -> SoundTable:
 
 
 def group_packets(pieces: Records) -> npt.NDArray[np.int64]:
-    """The first piece of each packet and the number of pieces, int64 (packets + 1,)."""
+    """Return the first piece of each packet and the number of pieces, int64 (packets + 1,)."""
     continued = pieces["samples"] == CONTINUED
     first = np.concatenate([[True], ~continued[:-1]]) if len(pieces) else np.empty(0, bool)
     return np.append(np.flatnonzero(first), len(pieces)).astype(np.int64)
 
 
 def count_samples(pieces: Records, packets: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """The number of samples of each packet, int64 (packets,)."""
+    """Return the number of samples of each packet, int64 (packets,)."""
     return pieces["samples"][packets[1:] - 1].astype(np.int64)
 
 
 def slice_packet(data: bytes | memoryview, base: int, pieces: Records, packets: npt.NDArray[np.int64]) -> list[bytes]:
-    """The bytes of each packet, from `data`, which begins at byte `base` of the member."""
+    """Return the bytes of each packet, from `data`, which begins at byte `base` of the member."""
     starts = (pieces["start"] - base).tolist()
     parts = [bytes(data[a : a + n]) for a, n in zip(starts, pieces["size"].tolist(), strict=True)]
     if len(packets) == len(parts) + 1:

@@ -36,7 +36,7 @@ class VideoIndex:
     """The GOPs of a video and their byte ranges, so that a clip needs only the bytes of its GOPs.
 
     The member is `header fragment fragment ...`; `header` (ftyp and moov) followed by any run of whole fragments is a
-    valid MP4. GOP g holds the frames `first_frame[g] <= frame < first_frame[g + 1]` in display order, in the bytes
+    valid MP4. GOP g contains the frames `first_frame[g] <= frame < first_frame[g + 1]` in display order, in the bytes
     `offset[g] : offset[g] + size[g]` of the member. If GOP g + 1 is open, `lead[g + 1]` of these frames are stored
     after its keyframe, so reading GOP g needs the fragment of GOP g + 1 too.
 
@@ -49,8 +49,8 @@ class VideoIndex:
     4, 8 ... the percentage of the GOP's bytes, rounded up, that contains this frame and the GOP's earlier multiples of
     4. None if unknown.
 
-    fps: frames per second, the average if the rate varies. width, height: pixels as displayed. header_size: bytes.
-    first_frame, offset, size, lead, packets: int64 (GOPs,); packets is None unless `foreign`. header: the header, so
+    fps: Frames per second, the average if the rate varies. width, height: Pixels as displayed. header_size: Bytes.
+    first_frame, offset, size, lead, packets: int64 (GOPs,); packets is None unless `foreign`. header: The header, so
     that it need not be read; None if it is not stored, for example if few samples of the split share it.
     """
 
@@ -75,7 +75,9 @@ class VideoIndex:
 
     @classmethod
     def of(cls, facts: Mapping[str, int | float], words: Mapping[str, str], lists: Mapping[str, Int64s]) -> Self:
-        """The index in the columns of a component of kind `video`; lists: int64 (GOPs,) each, and ANCHOR_REACH (n,)."""
+        """Return the index in the columns of a component of kind `video`; lists: int64 (GOPs,) each, and ANCHOR_REACH
+        (n,).
+        """
         foreign = "table_offset" in facts
         header, reach = words.get(HEADER), lists.get(ANCHOR_REACH)
         return cls(
@@ -97,32 +99,34 @@ class VideoIndex:
 
     @property
     def facts(self) -> dict[str, int | float]:
-        """The columns that are facts."""
+        """Columns that are facts."""
         names = ("fps", "n_frames", "width", "height", "header_size")
         found: dict[str, int | float] = {name: getattr(self, name) for name in names}
         return found if self.table_offset is None else {**found, "table_offset": self.table_offset}
 
     @property
     def words(self) -> dict[str, str]:
-        """The columns that are words."""
+        """Columns that are words."""
         if self.header is None or len(self.header) > _MAX_KNOWN_BYTES:
             return {"codec": self.codec}
         return {"codec": self.codec, HEADER: b64encode(self.header).decode()}
 
     @property
     def lists(self) -> dict[str, Int64s]:
-        """The columns that are lists: int64 (GOPs,) each, and ANCHOR_REACH (ceil(n_frames / 4),)."""
+        """Columns that are lists: int64 (GOPs,) each, and ANCHOR_REACH (ceil(n_frames / 4),)."""
         arrays = (self.first_frame, self.offset, self.size, self.lead, self.packets, self.anchor_reach)
         names = (*GOP_LISTS, ANCHOR_REACH)
         return {name: array for name, array in zip(names, arrays, strict=True) if array is not None}
 
     @property
     def foreign(self) -> bool:
-        """Whether the packets are listed in a packets file instead of the member."""
+        """True if the packets are listed in a packets file instead of the member."""
         return self.table_offset is not None
 
     def gops_of(self, frames: Int64s) -> tuple[int, int]:
-        """The run of GOPs [start, stop) whose bytes hold `frames` (n,), numbers in display order, not empty."""
+        """Return the run of GOPs [start, stop) whose bytes contain `frames` (n,), numbers in display order, not
+        empty.
+        """
         numbers = frames.tolist()
         first, last = min(numbers), max(numbers)
         if first < 0 or last >= self.n_frames:
@@ -137,7 +141,9 @@ class VideoIndex:
         return start, stop
 
     def end_of(self, frames: Int64s, stop: int) -> int:
-        """Where the bytes end that hold `frames` (n,), in the member; they are in GOPs before `stop`, by `gops_of`."""
+        """Return the end of the bytes in the member that contain `frames` (n,); they are in GOPs before `stop`, from
+        `gops_of`.
+        """
         begin, size = int(self.offset[stop - 1]), int(self.size[stop - 1])
         if self.anchor_reach is None or (frames % ANCHOR_STRIDE).any():
             return begin + size
@@ -146,12 +152,14 @@ class VideoIndex:
 
 @lru_cache(maxsize=1024)
 def _decoded(header: str) -> bytes:
-    """Decode a header from the manifest; a split has few. Raises binascii.Error if it is not valid base64."""
+    """Decode a header from the manifest; a split has few different ones. Raises binascii.Error if it is not valid
+    base64.
+    """
     return b64decode(header, validate=True)
 
 
 def measure_anchor_reach(gops: Iterable[Packets], sizes: Int64s) -> Int64s:
-    """`VideoIndex.anchor_reach` of closed GOPs: the packets of each, within its bytes, and its size in bytes."""
+    """Return `VideoIndex.anchor_reach` of closed GOPs: the packets of each, within its bytes, and its size in bytes."""
     reach: list[Int64s] = []
     for packets, size in zip(gops, sizes.tolist(), strict=True):
         anchors = np.argsort(packets.pts)[::ANCHOR_STRIDE]
@@ -175,12 +183,12 @@ def name_sidecar(shard: str, suffix: str) -> str:
 
 
 def name_packets_file(shard: str) -> str:
-    """The name of a shard's packets file in the split's store."""
+    """Return the name of a shard's packets file in the split's store."""
     return name_sidecar(shard, PACKETS)
 
 
 def encode_table(packets: Packets) -> bytes:
-    """The records of packets; their starts are relative to the member."""
+    """Pack the records of packets; their starts are relative to the member."""
     table = np.zeros(len(packets.start), RECORD)
     shown = np.ones_like(packets.keyframe) if packets.shown is None else packets.shown
     table["start"], table["size"], table["pts"] = packets.start, packets.size, packets.pts
@@ -189,7 +197,9 @@ def encode_table(packets: Packets) -> bytes:
 
 
 def locate_records(video: VideoIndex, first: int, stop: int) -> tuple[int, int]:
-    """Offset and size, in bytes, of the records of the GOPs [first, stop) of a foreign video in its packets file."""
+    """Return offset and size, in bytes, of the records of the GOPs [first, stop) of a foreign video in its packets
+    file.
+    """
     if video.table_offset is None or video.packets is None:
         raise ValueError("the video is not foreign: a fragmented MP4 stores its packets in the member, not in a table")
     before, count = int(video.packets[:first].sum()), int(video.packets[first:stop].sum())
@@ -197,7 +207,7 @@ def locate_records(video: VideoIndex, first: int, stop: int) -> tuple[int, int]:
 
 
 def read_table(data: bytes, base: int) -> Packets:
-    """The packets of some records, with starts relative to byte `base` of the member.
+    """Parse the packets of some records, with starts relative to byte `base` of the member.
 
     Raises Mp4Error if the records are damaged.
     """

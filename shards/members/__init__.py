@@ -1,1 +1,1 @@
-"""The kinds of members: their columns and their checks, one file each."""
+"""Kinds of members: their columns and their checks, one file each."""

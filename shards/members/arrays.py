@@ -1,4 +1,4 @@
-"""Kinds of arrays of numbers, each checked against its columns."""
+"""Kinds of members that are arrays of numbers, each checked against its columns."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -17,7 +17,7 @@ from .member import Check, Int64s, Kind, Member
 
 
 def check_header_of(check: Callable[[Member, NpyHeader], Iterator[str]]) -> Check:
-    """The check of a member that is NPY and of its header; that it is not NPY is a problem too."""
+    """Return the check of a member's NPY header; data that is not NPY is a problem too."""
 
     @wraps(check)
     def problems(member: Member) -> Iterator[str]:
@@ -80,7 +80,7 @@ def npy_member(
 
 
 def array_member(array: npt.NDArray[Any]) -> Member:
-    """An array of any shape (n, ...) as a member, with its shape and dtype."""
+    """Return an array of any shape (n, ...) as a member, with its shape and dtype."""
     shape = np.array(array.shape, dtype=np.int64)
     return npy_member(ARRAY.name, array, words={"dtype": array.dtype.str}, lists={"shape": shape})
 
@@ -103,7 +103,7 @@ ARRAY = Kind(
 
 
 FEATURES = "features"
-"""The word with the names of the columns of points after x, y, z."""
+"""Return the word with the names of the columns of points after x, y, z."""
 
 
 def make_points_member(points: npt.NDArray[np.floating], columns: Sequence[str] = ()) -> Member:
@@ -140,7 +140,7 @@ POINTS = Kind(
 
 
 def make_poses_member(poses: npt.NDArray[np.floating], rate_hz: float) -> Member:
-    """Poses (T, 17, 3) as a member of float32."""
+    """Return poses (T, 17, 3) as a member of float32."""
     return npy_member(POSES.name, poses.astype("<f4"), {"n_frames": len(poses), "rate_hz": float(rate_hz)})
 
 
@@ -158,8 +158,8 @@ POSES = Kind(
     check=find_poses_problems,
     decode=decode_problems,
 )
-"""A motion of the 17 joints of Human3.6M at a fixed rate, float32 (T, 17, 3), as NPY. Positions are in metres, x and y
-along the ground and z upwards, right-handed.
+"""A motion sequence of the 17 joints of Human3.6M at a fixed rate, float32 (T, 17, 3), as NPY. Positions are in metres,
+x and y along the ground and z upwards, right-handed.
 """
 
 
@@ -171,7 +171,7 @@ _UNIT_LENGTH = 1e-6
 
 
 def make_camera_path_member(path: Floats, lens: tuple[float, float, float, float]) -> Member:
-    """Poses (T, 7) as a member. lens: focal lengths and centre in pixels, as in `LENS`."""
+    """Return poses (T, 7) as a member. lens: Focal lengths and centre in pixels, as in `LENS`."""
     facts = {"n_frames": len(path), "data_offset": 0, **dict(zip(LENS, map(float, lens), strict=True))}
     return npy_member(CAMERA_PATH.name, path.astype("<f8"), facts)
 
@@ -185,7 +185,7 @@ def find_camera_path_problems(member: Member, header: NpyHeader) -> Iterator[str
 
 
 def check_lens(*lens: float) -> str:
-    """Return the problem of a lens, or ""."""
+    """Return the problem with a lens, or ""."""
     if np.isfinite(lens).all() and min(lens[:2]) > 0:
         return ""
     return (
@@ -195,7 +195,7 @@ def check_lens(*lens: float) -> str:
 
 
 def check_path_poses(path: Floats) -> str:
-    """Return the problem of poses (T, 7), or ""."""
+    """Return the problem with poses (T, 7), or ""."""
     if not (np.abs(path[:, :3]) < FARTHEST_M).all():
         return f"has a position that is not finite or more than {FARTHEST_M:g} m away"
     lengths = np.linalg.norm(path[:, 3:], axis=1)
@@ -225,7 +225,7 @@ pinhole camera in pixels of the sample's video; the upper left corner of the ima
 
 
 def make_mesh_member(facts: dict[str, int], **arrays: npt.NDArray[Any]) -> Member:
-    """The arrays of a mesh as a member."""
+    """Return the arrays of a mesh as a member."""
     return Member(kind=MESH.name, data=encode_mesh(**arrays), facts=dict(facts))
 
 

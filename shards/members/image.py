@@ -22,7 +22,7 @@ def make_image_member(data: bytes, width: int, height: int) -> Member:
 
 
 def find_image_problems(member: Member) -> Iterator[str]:
-    """A form that is none of these."""
+    """The image format is none of these."""
     if detect_image_form(member.data) is None:
         yield f"is not a JPEG, PNG, WebP, PPM or PGM file: it begins with {member.data[:8]!r}"
 

@@ -1,4 +1,4 @@
-"""The table of the kinds of members, and the check that a member fits its kind.
+"""The table of member kinds, and the check that a member fits its kind.
 
 A kind has two checks: `check` reads tables and headers; `decode`, for `verify --decode`, decodes the whole member.
 """

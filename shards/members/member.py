@@ -11,11 +11,10 @@ Int64s = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Member:
-    """The bytes of a member, and all that a loader must know before it reads them.
+    """The bytes of a member, and everything that a loader must know before reading them.
 
-    kind: the name of a `Kind`. facts: numbers. words: strings with few distinct values, such as a codec. lists: int64
-    (n,) each. All three become columns of the manifest. table: the packet table of an indexed member of a foreign
-    tar.
+    kind: Name of a `Kind`. facts: Numbers. words: Strings with few distinct values, such as a codec. lists: int64 (n,)
+    each. All three become columns of the manifest. table: Packet table of an indexed member of a foreign tar.
     """
 
     kind: str
@@ -31,7 +30,7 @@ Check = Callable[[Member], Iterator[str]]
 
 
 def skip_check(member: Member) -> Iterator[str]:
-    """The check of a kind that is verified by its checksum alone."""
+    """Check of a kind that is verified only by its checksum."""
     yield from ()
 
 
@@ -39,8 +38,8 @@ def skip_check(member: Member) -> Iterator[str]:
 class Kind:
     """A kind of member: its possible facts (int or float), words and lists, and its checks.
 
-    family: prefix of further facts, which are floats. check: compares tables and headers. decode: decodes the
-    member and compares its contents.
+    family: Prefix of additional facts, which are floats. check: Compares tables and headers. decode: Decodes the member
+    and compares its contents.
     """
 
     name: str

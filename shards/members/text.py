@@ -25,7 +25,7 @@ from .member import Kind, Member
 
 
 def json_member(value: Any, signals: Mapping[str, float] | None = None) -> Member:
-    """A JSON value as a member, with the `SIGNALS` of its sample, if they were measured."""
+    """Return a JSON value as a member, with the `SIGNALS` of its sample, if they were measured."""
     return Member(kind=JSON.name, data=json.dumps(value).encode(), facts={**(signals or {})})
 
 
@@ -38,7 +38,7 @@ def find_json_problems(member: Member) -> Iterator[str]:
 
 
 def make_text_member(text: str) -> Member:
-    """A text as a member, in UTF-8."""
+    """Return a text as a member, in UTF-8."""
     return Member(kind=TEXT.name, data=text.encode())
 
 
@@ -62,20 +62,20 @@ SIGNALS = (
     "symbols",
     "repetition",
 )
-"""Signals that may be measured of a sample while it is written, as columns of its `json` (docs/curation.md)."""
+"""Signals that may be measured for a sample while it is written, as columns of its `json` (docs/curation.md)."""
 LANGUAGE = "language_"
-"""Prefix of the signals for the probability of a text in a language, as language_en."""
+"""Prefix of signals with the probability that a text is in a language, such as language_en."""
 JSON = Kind(name="json", facts=dict.fromkeys(SIGNALS, float), family=LANGUAGE, check=find_json_problems)
 TEXT = Kind(name="text")
 BYTES = Kind(name="bytes")
 
 
 ROLES = ("caption", "question", "answer", "choice", "rationale", "phrase", "passage")
-"""Role of a text for its image. The position here is its number in shards: new roles go to the end."""
+"""Role of a text that accompanies an image. Its index here is its number in shards, so new roles are appended."""
 
 
 def make_texts_member(texts: Sequence[tuple[str, npt.NDArray[np.integer]]], below: int) -> Member:
-    """The texts of a sample, each its role and its ids (n,), all of them below `below`, as a member."""
+    """Return the texts of a sample, each a role and ids (n,), all of them below `below`, as a member."""
     ids = np.concatenate([ids for _, ids in texts])
     tokens = make_tokens_member(ids, below=below)
     lists = {

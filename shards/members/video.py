@@ -21,14 +21,14 @@ from maskstream.shards.media.video_index import (
 from .member import ENDING, TABLE_FACTS, Kind, Member
 
 MIN_SIDE = 2
-"""The least width and height of a video, in pixels: chroma has half of it."""
+"""Minimum width and height of a video in pixels: chroma has half of them."""
 MAX_FPS = 1e6
 MAX_HEADER_BYTES = 1 << 24
-"""The longest header of an indexed video in its packets file."""
+"""Longest header of an indexed video in its packets file."""
 
 
 def video_member(data: bytes, index: VideoIndex) -> Member:
-    """A video as a member with its index."""
+    """Return a video as a member with its index."""
     return Member(kind=VIDEO.name, data=data, facts=index.facts, words=index.words, lists=index.lists)
 
 
@@ -119,8 +119,8 @@ def _find_reach_problems(index: VideoIndex, reach: Int64s) -> Iterator[str]:
 
 
 def find_box_problems(index: VideoIndex, data: bytes) -> Iterator[str]:
-    """Check that every GOP of a fragmented MP4 starts with a fragment, and where its anchors end; other containers are
-    not read.
+    """Check that every GOP of a fragmented MP4 starts with a fragment, and the ends of its anchors; other containers
+    are not read.
     """
     if index.foreign:
         return

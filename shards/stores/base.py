@@ -34,7 +34,7 @@ class ShardFile(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Together:
-    """Several announcements as one. A store that does not read ahead returns an empty one."""
+    """Combines several announcements into one. A store that does not read ahead returns an empty one."""
 
     parts: tuple[Announcement, ...] = ()
 

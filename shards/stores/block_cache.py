@@ -35,13 +35,13 @@ Fetch = Callable[[int, int], bytes]
 LEAST_BYTES = 1 << 20
 """Smallest allowed limit."""
 PAUSE_S = 60.0
-"""Seconds without writes after a failed one."""
+"""Seconds without writes after a failed write."""
 _NAME = re.compile(r"[0-9a-f]{32}\.(blocks|whole)")
 _FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 _DIGEST_BYTES = 16
 _PARTS = 1024
-"""A process measures the cache each time it has written this fraction (1/1024) of the limit. Files are removed from
-15/16 of the limit on, so the limit holds for up to 64 processes.
+"""A process measures the cache each time it has written this fraction (1/1024) of the limit. Files are removed once
+15/16 of the limit is reached, so the limit holds for up to 64 processes.
 """
 _TOUCH_S = 10.0
 
@@ -129,7 +129,7 @@ class BlockCache:
         _remove(self._path(file, "whole"))
 
     def fits(self, size_bytes: int) -> bool:
-        """Return True if this many bytes stay in an empty cache."""
+        """Return True if this many bytes fit into an empty cache."""
         return size_bytes <= self.limit_bytes // 8 * 7
 
     def measure_used_bytes(self) -> int:
@@ -291,7 +291,7 @@ def fill(store: Store, names: Sequence[str], progress: Callable[[int], None], *,
 class CacheFilling:
     """Reads whole files of a store with few threads, until all are read, the store is gone or the interpreter exits.
 
-    An error ends it with a warning, since readers of the same file get the error too.
+    An error stops it with a warning, since readers of the same file get the error as well.
     """
 
     def __init__(self, store: Store, names: Sequence[str]) -> None:

@@ -45,7 +45,7 @@ _memcpy: Any = types.ExternalFunction("memcpy", types.intp(types.intp, types.int
 def _mix(one: np.uint64, other: np.uint64, words: UInt64s, at: int, keys: UInt64s, key: int) -> tuple[Any, Any]:
     """Add two input words to two neighbouring lanes of the state, uint64 each.
 
-    Each lane gets the other lane's word, and the product of the two halves of its word XORed with its key.
+    Each lane receives the other lane's word, and the product of the two halves of its own word XORed with its key.
     """
     first, second = words[at] ^ keys[key], words[at + 1] ^ keys[key + 1]
     one += words[at + 1] + (first & _LOW) * (first >> _HALF)

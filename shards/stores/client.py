@@ -40,11 +40,11 @@ CONNECT_S, READ_S = 10.0, 30.0
 LEAST_BYTES_S = 1024
 """Slowest accepted rate of a file in bytes per second, averaged over READ_S seconds (remote_files.py)."""
 ASK_S, RANGE_S, FILE_S = 300.0, 3600.0, 86400.0
-"""Time limits of a request in total: for facts, lists or several ranges; for one range; and for a whole file or a
-write. They also stop headers that arrive byte by byte, which no minimum rate covers.
+"""Total time limits of a request: for facts, lists or several ranges; for one range; and for a whole file or a write.
+They also stop headers that arrive byte by byte, which no minimum rate covers.
 """
 MAX_RETRIES, RETRY_S = 10, 120.0
-"""Most retries of a request, and the time since its first attempt within which they are made."""
+"""Maximum number of retries of a request, and the time since its first attempt within which they are made."""
 TOLD_S = 15.0
 """Seconds after which the main thread logs that it is waiting."""
 LEAST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0

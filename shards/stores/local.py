@@ -36,7 +36,7 @@ Int64s = npt.NDArray[np.int64]
 UInt8s = npt.NDArray[np.uint8]
 
 _OPEN_FILES, _FEWEST = 64, 8
-"""Most files that one store keeps open, and how many all stores of a process may always keep open."""
+"""Maximum number of files that one store keeps open, and number that all stores of a process may always keep open."""
 _SHARE = 4
 """All stores of a process keep at most this fraction (1/4) of the process's file limit; each file takes two
 descriptors.

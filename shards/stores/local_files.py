@@ -32,7 +32,7 @@ _KINDS = {
 _NO_FILE = (errno.ENOENT, errno.ENOTDIR)
 _OF_THE_NAME = (errno.EINVAL, errno.EXDEV, errno.EFBIG, errno.ELOOP, errno.ENAMETOOLONG, errno.EISDIR)
 NEVER_OF_BYTES = (errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT, errno.ESTALE, errno.ETIMEDOUT)
-"""Errors of the machine, which the contents of a file cannot cause."""
+"""Errors caused by the machine, not by the contents of a file."""
 _MORE_FILES = "; raise `ulimit -n`"
 
 
@@ -121,8 +121,8 @@ def publishing(path: Path, *, alone: bool = False) -> Iterator[BinaryIO]:
 
     Args:
         path: Path of the file.
-        alone: First delete this file's temporary files that no process is writing any more. For files in a folder that
-            is not ours.
+        alone: First delete this file's temporary files that no process is writing any more. Use it for files in a
+            folder that is not ours.
 
     Raises:
         StoreError: The disk is full or the name is too long.
@@ -228,7 +228,7 @@ def create(path: Path, data: bytes) -> bool:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make changes of names in `folder` (renames, removals) survive a power failure."""
+    """Ensure that changes of names in `folder` (renames, removals) survive a power failure."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -2,7 +2,7 @@
 
 An announcement is a hint. Results and errors are the same without it. Fetched bytes are kept until the batch is
 complete, cancelled or failed. So a sampler may announce more than it reads, and a reader never waits for a fetch that
-has not begun.
+has not started.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class PartlyRemoteStore(Store, Protocol):
 class ReadAhead(RoutedStore):
     """A store that fetches announced ranges of another store in the background, unless they are cached locally.
 
-    A reader never waits for a fetch that has not begun: it reads by itself, also if a fetch of several ranges failed. A
-    pickled copy, and a fork of the process, has its own announcements.
+    A reader never waits for a fetch that has not started: it reads by itself, also if a fetch of several ranges failed.
+    A pickled copy, and a fork of the process, has its own announcements.
 
     Args:
         store: Store to read from.
@@ -86,7 +86,7 @@ class ReadAhead(RoutedStore):
         return _reading_ahead(self._store.of_split(shards, outside=outside), self._threads, self._most_bytes)
 
     def announce(self, ranges: Sequence[Range]) -> Announcement:
-        """Fetch the ranges soon, and keep them until the announcement is dropped."""
+        """Fetch the ranges in the background, and keep them until the announcement is dropped."""
         if self._process != os.getpid():
             self._begin()
         remote = [one for one in ranges if not self._store.is_near(one)]

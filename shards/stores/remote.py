@@ -107,8 +107,8 @@ _Parts = tuple[str, dict[str, ShardFile], bool, BlockCache | None, Store | None]
 class RemoteStore:
     """The `Store` of a folder at a URL.
 
-    A request is retried as client.py defines. Then an OutageError is raised, which does not reject a sample. A pickled
-    copy takes its credentials from its own environment.
+    A request is retried as client.py defines. Then it raises an OutageError, which does not cause a sample to be
+    rejected. A pickled copy takes its credentials from its own environment.
 
     Args:
         location: URL of the folder.

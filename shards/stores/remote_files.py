@@ -1,10 +1,10 @@
-"""The files of a folder in an object store or on a web server, without checks or caching.
+"""Reads the files of a folder in an object store or on a web server, without checks or caching.
 
-Answers are complete. A client repeats most failed requests, but not one that may have changed something and whose
-answer was truncated. It accepts an answer whose Content-Length is too small, and if that is too large it requests bytes
-that the file does not have. Here the bytes of an answer are counted, and a request with an inconsistent answer is
-repeated. So a network error never makes a file seem shorter than it is. A server that sends almost nothing per second
-is abandoned like one that sends nothing.
+Answers are guaranteed to be complete. A client repeats most failed requests, but not one that may have changed
+something and whose answer was truncated. It accepts an answer whose Content-Length is too small, and if that is too
+large it requests bytes that the file does not have. Here the bytes of an answer are counted, and a request with an
+inconsistent answer is repeated. So a network error never makes a file appear shorter than it is. A server that sends
+almost nothing per second is abandoned like one that sends nothing.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ _STATUS = re.compile(r"status code: (?!416)\d")
 
 
 class RemoteFiles:
-    """The files of the folder at a URL.
+    """Files of the folder at a URL.
 
-    outside: whether files may be outside of the folder, as foreign tars. Requests are retried as described in
+    outside: Whether files may be outside of the folder, like foreign tars. Requests are retried as described in
     client.py; then they raise OutageError. A pickled copy takes its credentials from its own environment.
     """
 
@@ -59,7 +59,7 @@ class RemoteFiles:
         self._opened: tuple[int, ObjectStore, ObjectStore] | None = None
 
     def whole(self, name: str, most: int) -> bytes:
-        """The contents of a file of at most `most` bytes."""
+        """Return the contents of a file of at most `most` bytes."""
         client, key, where = self._client(), self._key(name), self.where(name)
         with store_errors(where):
             data = waited_for(where, lambda: contents(client, key, most))
@@ -70,7 +70,7 @@ class RemoteFiles:
         return data
 
     def names(self, prefix: str = "") -> list[str]:
-        """The sorted names, with `prefix`, of the files in the folder and below it."""
+        """Return the sorted names, with `prefix`, of the files in the folder and below it."""
         client = self._open_listing_client()
         folder = f"{self._place.folder}/" if self._place.folder else ""
         parent = folder + prefix.rpartition("/")[0]
@@ -80,7 +80,7 @@ class RemoteFiles:
         return sorted(name for name in names if name.startswith(prefix))
 
     def folders(self) -> list[str]:
-        """The sorted names of the folders in the folder."""
+        """Return the sorted names of the subfolders."""
         client = self._open_listing_client()
         with store_errors(self.location):
             prefix = self._place.folder or None
@@ -100,7 +100,7 @@ class RemoteFiles:
         return found
 
     def _parts(self, spans: Sequence[Range]) -> dict[Range, bytes]:
-        """Ranges of one file, fetched at the same time."""
+        """Fetch ranges of one file at the same time."""
         if len(spans) < 2:
             return {one: self.part(one) for one in spans}
         name, end = spans[0].name, max(one.offset + one.size for one in spans)
@@ -111,14 +111,14 @@ class RemoteFiles:
         return {one: self._check_length(one, data) for one, data in zip(spans, found, strict=True)}
 
     def part(self, one: Range) -> bytes:
-        """One range, fetched by this thread."""
+        """Fetch one range in this thread."""
         client, key = self._client(), self._key(one.name)
         with self._check_within_file(one.name, one.offset + one.size):
             data = waited_for(self.where(one.name), lambda: part(client, key, one.offset, one.size))
         return self._check_length(one, data)
 
     def read_available(self, name: str, offset: int, size: int) -> bytes:
-        """The bytes of a range that a file has."""
+        """Return the bytes of a range that a file has."""
         client, key = self._client(), self._key(name)
         with store_errors(self.where(name)):
             try:

@@ -1,9 +1,10 @@
-"""The output to a folder in an object store. An object appears whole, when its last byte is there.
+"""The output to a folder in an object store. An object appears as a whole, once its last byte has been sent.
 
 There is no lock: two runs of the same job write the same bytes, and `create` decides which of them writes first. A file
-that is written as a stream lies in a local temporary file without a name before it is sent. So no whole file is in
-memory, and a killed process leaves nothing on the disk. Only a kill while a file of more than `ONE_PUT_BYTES` is sent
-leaves an unfinished upload. No reader sees it; our clients cannot list it, so the rules of the bucket must delete it.
+that is written as a stream is stored in an unnamed local temporary file before it is sent. So no whole file is in
+memory, and a killed process leaves nothing on the disk. Only a kill while a file of more than `ONE_PUT_BYTES` is being
+sent leaves an unfinished upload. Readers do not see it; our clients cannot list it, so the bucket's lifecycle rules
+must delete it.
 """
 
 from __future__ import annotations
@@ -35,15 +36,15 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 ONE_PUT_BYTES = 32 << 20
-"""The largest file that is sent by one request; larger ones are sent in parts."""
+"""Largest file sent in one request; larger ones are sent in parts."""
 _PART_BYTES = 16 << 20
 _PARTS_AT_ONCE = 4
 _SENT_S = 300.0
 """Seconds that sending a part may take, because a store does not answer in the meantime."""
 PROBE = ".records/probe"
-"""The file by which a store is tried out. It is deleted at once."""
+"""File with which a store is probed. It is deleted at once."""
 _PROBES = 4
-"""How often the file is created. One that another run has just deleted may be created twice."""
+"""Number of attempts to create the file. A file that another run has just deleted may be created twice."""
 _THERE = (AlreadyExistsError, PreconditionError)
 
 _conditional: dict[str, bool] = {}
@@ -53,13 +54,13 @@ _lock = threading.Lock()
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """The folder's location, and the size of each file by its name, as they were at one time."""
+    """The folder's location, and the size of each file by its name, at one point in time."""
 
     location: str
     by_name: Mapping[str, int]
 
     def size(self, name: str) -> int | None:
-        """The size of a file in bytes; None if there was none."""
+        """Return the size of a file in bytes; None if it did not exist."""
         return self.by_name.get(name)
 
 
@@ -79,12 +80,12 @@ class RemoteOutput:
 
     @property
     def location(self) -> str:
-        """The URL of the folder."""
+        """URL of the folder."""
         return self._location
 
     @property
     def store(self) -> Store:
-        """Reads the same folder."""
+        """Store that reads the same folder."""
         return open_store(self._location)
 
     def _asked(self, name: str, request: Callable[[ObjectStore], T], read_timeout_s: float = READ_S) -> T:
@@ -99,7 +100,7 @@ class RemoteOutput:
 
     @contextmanager
     def writing(self, name: str) -> Iterator[BinaryIO]:
-        """A stream that writes the file, which is sent when the block ends."""
+        """Open a stream that writes the file, which is sent when the block ends."""
         folder = find_temporary_folder()
         with check_space_for(folder), tempfile.TemporaryFile(dir=folder) as file:
             yield file
@@ -114,9 +115,9 @@ class RemoteOutput:
         self._asked(name, lambda client: obstore.put(client, name, data, use_multipart=False), _SENT_S)
 
     def create(self, name: str, data: bytes) -> bool:
-        """Write a file if there is none of this name; returns whether it was written.
+        """Write a file if no file has this name; return whether it was written.
 
-        The store decides, if it can; else there is a look before the file is written.
+        The store decides, if it can; otherwise existence is checked before writing.
         """
         if self.size(name) is not None:
             return False
@@ -150,11 +151,11 @@ class RemoteOutput:
             self._asked(todo[0], lambda client: _delete(client, todo))
 
     def names(self, prefix: str = "") -> list[str]:
-        """The sorted names that begin with `prefix`, in the folder and below it."""
+        """Return the sorted names that begin with `prefix`, in the folder and below it."""
         return sorted(name for name in self._listed() if name.startswith(prefix))
 
     def sizes(self) -> Listing:
-        """The sizes of all files, from one listing."""
+        """Return the sizes of all files, from one listing."""
         return Listing(self._location, self._listed())
 
     def _listed(self) -> dict[str, int]:
@@ -163,14 +164,14 @@ class RemoteOutput:
         )
 
     def size(self, name: str) -> int | None:
-        """The size of a file in bytes; None if there is none."""
+        """Return the size of a file in bytes; None if there is none."""
         try:
             return self._asked(name, lambda client: obstore.head(client, name)["size"])
         except MissingFileError:
             return None
 
     def whole(self, name: str, most: int) -> bytes | None:
-        """The contents of a file; None if there is none. Raises StoreError for more than `most` bytes."""
+        """Return the contents of a file; None if there is none. Raises StoreError for more than `most` bytes."""
         try:
             data = self._once(name, lambda client: contents(client, name, most))
         except MissingFileError:
@@ -190,11 +191,11 @@ class RemoteOutput:
         """Do nothing: a folder exists where files are."""
 
     def sole_writer(self) -> AbstractContextManager[None]:
-        """A context that locks nothing: object stores have no locks."""
+        """Return a context that locks nothing: object stores have no locks."""
         return nullcontext()
 
     def joint_writer(self) -> AbstractContextManager[None]:
-        """A context that locks nothing, as `sole_writer`."""
+        """Return a context that locks nothing, like `sole_writer`."""
         return nullcontext()
 
     def remove_leftovers(self, folder: str = "") -> None:
@@ -210,7 +211,7 @@ def _send(client: ObjectStore, name: str, file: BinaryIO) -> None:
 
 
 def _create_if_new(client: ObjectStore, name: str, data: bytes) -> bool | None:
-    """Whether the store wrote a file that is not there; None if it does not take the condition."""
+    """Return whether the store created a file that did not exist; None if it does not support the condition."""
     try:
         obstore.put(client, name, data, mode="create", use_multipart=False)
     except _THERE:
@@ -234,7 +235,9 @@ def _delete(client: ObjectStore, names: list[str]) -> None:
 
 
 def find_temporary_folder() -> Path:
-    """Where a file lies before it is sent: TMPDIR, else /var/tmp, which is a disk also where /tmp is memory."""
+    """Return where a file is stored before it is sent: TMPDIR, else /var/tmp, which is on disk even if /tmp is in
+    memory.
+    """
     chosen = os.environ.get("TMPDIR")
     disk = Path("/var/tmp")
     return Path(chosen) if chosen else disk if os.access(disk, os.W_OK) else Path(tempfile.gettempdir())

@@ -291,7 +291,9 @@ def test_a_name_is_of_the_table_or_imported() -> None:
 def test_data_name_no_code_at_any_depth(monkeypatch):
     monkeypatch.setitem(sys.modules, "far", None)  # an import of it fails
     deep = {"kind": Pattern.kind(), "parts": [{"kind": f"{HERE}:Flat"}, {"kind": "far:Away"}]}
-    with pytest.raises(ValueError, match="data refers to the class 'far:Away'; only your own commands and configs may"):
+    with pytest.raises(
+        ValueError, match="data refers to the class 'far:Away'; only commands and configs that you write"
+    ):
         Pattern.from_data({"parts": deep["parts"][1:]})
     with pytest.raises(ValueError, match="data refers to the class"):
         Pattern.from_data(deep)

@@ -433,7 +433,7 @@ def test_the_page_shows_what_goes(split: Path, tmp_path: Path) -> None:
     assert pq.read_table(told["list"]).num_rows == 9
     plain = CliRunner().invoke(app, [*words, "--out", str(out)])
     assert "20 samples stay" in plain.output
-    assert "version 2 is without them" in plain.output
+    assert "version 2 excludes them" in plain.output
     nothing = CliRunner().invoke(app, ["curate", str(split)])
     assert nothing.exit_code == 2
 

@@ -80,7 +80,7 @@ def test_a_file_that_is_gone_ends_the_run(source):
     with pytest.raises(OutageError, match=r"'a' failed 3 times.*No such file.*run the same command again"):
         judged(source, encode, report=notes.append)
     assert encode.calls == 0
-    assert [note.split(";")[1] for note in notes] == [" it is tried again in 0 s"] * 2
+    assert [note.split(";")[1] for note in notes] == [" retrying in 0 s"] * 2
 
 
 def test_a_file_that_comes_back_is_a_sample(source):

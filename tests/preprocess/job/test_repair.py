@@ -163,7 +163,7 @@ def test_what_needs_sources_is_named_and_left(out):
     assert "--repair` encodes it again" in problem
     (train / "dataset.json").unlink()
     _, second = repair_split(train).beyond
-    assert "it can be written when all of its 6 shards and records are whole" in second
+    assert "it can be rewritten once all of its 6 shards and records are intact" in second
     (train / "dataset.json").touch()
     assert {name: before[name] for name in before if name != "train/dataset.json"}.items() <= contents(out).items()
 

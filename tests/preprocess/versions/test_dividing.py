@@ -145,7 +145,7 @@ def test_versions_of_both_go_on(tmp_path: Path) -> None:
     remove(split, kept[:1])
     with pytest.raises(ValueError, match="1 of 1 keys are not in"):
         remove(split, held[1:2])
-    with pytest.raises(DatasetError, match=r"is held out of ../train and has its shards; append to that"):
+    with pytest.raises(DatasetError, match=r"is a validation split of ../train and shares its shards; append to that"):
         append(val, written(tmp_path / "b", 100))
     append(split, written(tmp_path / "c", 200, n=20))
     assert len(keys(split)) == 14 + 20

@@ -53,7 +53,7 @@ def test_a_split_names_no_code(split: Path, tmp_path: Path, monkeypatch: pytest.
 @pytest.mark.parametrize("encoder", [None, True, 7, []])
 def test_settings_of_an_encoder_that_are_none_are_a_problem(split: Path, encoder: object) -> None:
     renew_checksum(split, settings={"encoder": encoder})
-    assert "settings do not have the form" in problems(split)
+    assert "settings are not valid in" in problems(split)
 
 
 def test_a_sound_split_is_ok(split: Path) -> None:

@@ -135,7 +135,7 @@ def test_a_cuda_device_gets_planes_and_the_log_says_why_not(h264, vp9, card, cap
 def test_mixtures_refuse_dali_by_name_and_options_that_went_away_are_refused(h264):
     with pytest.raises(ValueError, match="backend='dali' works with a single split, not with a mixture"):
         mix([(VideoData(clip=CLIP, backend="dali").source(Split.open(h264, "video", device="cpu", threads=1)), 1)])
-    with pytest.raises(TypeError, match=r"no parameter 'decoders': decoders are chosen by arithmetic"):
+    with pytest.raises(TypeError, match=r"no parameter 'decoders': the decoder is chosen by an estimate"):
         video_loader(h264, decoders="decoders.json")
     with pytest.raises(ValueError, match="has no field 'decoders'"):
         VideoData.from_dict({"kind": "VideoData", "decoders": "decoders.json"})

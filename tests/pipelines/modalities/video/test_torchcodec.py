@@ -193,7 +193,7 @@ def test_what_is_refused(h264, played, monkeypatch):
     settings = {"clip": CLIP, "batch_size": 2, "backend": "torchcodec"}
     refused = {
         "torchcodec decodes on CUDA devices; PyAV does on a CPU; use backend='cpu'": {"device": "cpu"},
-        "flow=Dis.*needs single clips, and torchcodec decodes batches": {"device": CUDA, "flow": "dis"},
+        "flow=Dis.*needs single clips, but torchcodec decodes whole batches": {"device": CUDA, "flow": "dis"},
         "returns YUV planes, but output='rgb' asks for RGB": {"device": CUDA, "output": "rgb"},
     }
     for says, changes in refused.items():
