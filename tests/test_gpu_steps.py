@@ -322,7 +322,7 @@ def test_speed_is_judged_by_arithmetic_on_a_card_alone(rig, step) -> None:
         "16 threads waiting for NVDEC": [1208, 1934],
     }
     assert steps.slower(real, "h264", {"cpu, 0 workers": 700.0}, limits) == []
-    assert "16 cores alone are to give 667" in steps.slower(real, "h264", {"cpu, 0 workers": 600.0}, limits)[0]
+    assert "16 cores alone should reach 667" in steps.slower(real, "h264", {"cpu, 0 workers": 600.0}, limits)[0]
     many = step("gpu_rig").expected(replace(real, cores=128), packets=33.1, size=(448, 256), cpu_ms={"cpu": 12.0})
     assert steps.slower(real, "h264", {"cpu, 8 workers": 1200.0}, many) == [], "one process receives no more"
     assert steps.slower(rig, "h264", {"cpu, 0 workers": 600.0}, limits) == []

@@ -62,7 +62,7 @@ def test_datasets_are_grouped_with_samples_apart_and_one_line_for_one_descriptio
     assert next(iter(groups)) == "video"
     apart = [group for group in groups if group.startswith(SAMPLES)]
     assert apart == list(groups)[-len(apart) :]
-    assert apart[0] == "samples of video, downloaded or made here"
+    assert apart[0] == "samples of video, downloaded or generated"
     assert {group for group in groups if group not in apart} == set(MODALITIES)
     for group, lines in groups.items():
         names = {name for line in lines for name in line[2:].split("  ")[0].split(", ")}

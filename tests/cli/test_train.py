@@ -34,7 +34,7 @@ def test_saving_and_keeping_are_options_and_damage_is_one_line(train, tmp_path, 
     assert [path.name for path in saved] == ["step-00000004", "step-00000006", "step-00000007"]
     (saved[-1] / "optimiser.safetensors").write_bytes(b"")
     assert train("--save-every", 2) == 0
-    assert re.search(r"step-00000006 is used .* step-00000007: optimiser.safetensors has 0 bytes", caplog.text)
+    assert re.search(r"using .*step-00000006, because .* step-00000007: optimiser.safetensors has 0 bytes", caplog.text)
     assert [m.step for m in read_metrics(tmp_path / "run/metrics.jsonl")] == list(range(1, 8))
     assert [path.name for path in sorted((tmp_path / "run/checkpoints").iterdir())] == [
         "step-00000006",

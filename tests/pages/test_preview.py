@@ -244,7 +244,7 @@ def test_a_page_replaces_the_old_one_whole(tmp_path):
     write_page("two", out)
     assert out.read_text(encoding="utf-8") == "two"
     assert os.listdir(out.parent) == ["page.html"]
-    with pytest.raises(ValueError, match=r"page\.html is not a page of maskstream, so it is not overwritten"):
+    with pytest.raises(ValueError, match=r"page\.html was not written by maskstream, so it is not overwritten"):
         write_page("three", out)
     assert out.read_text(encoding="utf-8") == "two"
 

@@ -145,8 +145,10 @@ def test_counts_follow_their_definitions():
     assert (targets.value, targets.note) == ("3", "1 without weight in the loss")
     page = Page(video_page(make_batch(1, mask=mask), GRID, title="t", facts={}))
     assert "Visible per step 0 to 3 of 16" in page.text
-    assert "66.7 % were visible at the same place in the step before" in page.text.replace("\N{NO-BREAK SPACE}", " ")
-    assert "4 of 16 places are seen at least once" in page.text
+    assert "66.7 % were visible at the same position in the previous step" in page.text.replace(
+        "\N{NO-BREAK SPACE}", " "
+    )
+    assert "4 of 16 positions are seen at least once" in page.text
     for step, words in enumerate(("3", "2 2 kept", "1 0 kept", "0 0 kept")):
         assert words in page.text, step
 

@@ -74,7 +74,7 @@ def test_numbers_of_a_cloud_are_those_of_its_points_and_its_mask():
     seen = {(x, y, z) for x, y, z in product(range(4), repeat=3) if not masked[0, x * 16 + y * 4 + z]}
     assert (with_points.value, with_points.of) == (f"{len(set(own))}", f"{len(set(own) & seen)} visible")
     assert (in_visible.value, in_visible.of) == (f"{sum(token in seen for token in own)}", "of 300")
-    assert f"{len(set(own))} of 64 tokens hold points" in figures[1].words
+    assert f"{len(set(own))} of 64 tokens contain points" in figures[1].words
     assert f"{len(seen - set(own))} visible tokens without" in figures[2].words
     assert [len(figure.items) for figure in figures] == [2, 2, 2]
 

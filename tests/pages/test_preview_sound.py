@@ -67,7 +67,7 @@ def test_a_page_says_when_it_holds_only_the_beginning(tmp_path, monkeypatch):
     folder = write_split("audio", tmp_path)
     monkeypatch.setattr("maskstream.pages.figures.spectrogram.HEARD_SAMPLES", 2 * 1600)
     page = Page(preview(folder, out=tmp_path / "a.html", samples=2).read_text())
-    assert page.text.count("Only the first 0.1 s are on this page.") == 2
+    assert page.text.count("This page contains only the first 0.1 s.") == 2
     assert [len(heard(uri)[0]) for uri in page.attributes("audio", "src")] == [1600, 1600]
 
 

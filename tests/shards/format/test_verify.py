@@ -271,7 +271,7 @@ def test_another_spelling_of_dataset_json_is_found(split: Path) -> None:
         text = path.read_text()
         assert old in text
         path.write_text(text.replace(old, new))
-        assert "versions/1.json is not the file that dataset.json describes" in problems(split)
+        assert "versions/1.json does not match its description in dataset.json" in problems(split)
         path.write_text(text)
 
 

@@ -95,7 +95,7 @@ def test_a_split_of_an_earlier_release_stays_readable(split: Path) -> None:
     assert (report.problems, report.unchecked) == ([], [])
     assert sorted(read_dataset_json(split)[VERSIONS]) == ["1", "2", "3", "4"]
     rewrite(split / "versions/1.json", label_names=["y", "x"])
-    with pytest.raises(ShardError, match=r"versions/1.json is not the file that dataset.json describes"):
+    with pytest.raises(ShardError, match=r"versions/1.json does not match its description in dataset.json"):
         Manifest.load(split, version=1)
 
 

@@ -176,10 +176,10 @@ def test_the_worst_sample_is_one_that_was_there(tmp_path: Path) -> None:
     erase(split, [first["key"]])
     assert worst() == {"step": 1, "key": "", "loss": 9.0, "gone": "a sample that has been erased since"}
     page = (run / "replay.html").read_text()
-    assert "in place of a sample that has been erased since" in page
+    assert "instead of a sample that has been erased since" in page
     assert "belongs to a sample that has been erased since, which cannot be shown" in page
     said = CliRunner().invoke(app, ["replay", str(run), "--step", "1"]).stdout
-    assert "step 1: row 2 shows another sample in place of a sample that has been erased since" in said
+    assert "step 1: row 2 shows another sample instead of a sample that has been erased since" in said
 
 
 def test_a_run_without_a_record_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -197,7 +197,7 @@ def test_a_run_without_a_record_says_so(tmp_path: Path, caplog: pytest.LogCaptur
     assert (made.replaced[0].key, made.replaced[0].why) == (key, "removed")
     (run / VERSIONS).unlink()
     said = CliRunner().invoke(app, ["replay", str(run), "--step", "1"]).stdout
-    assert f"instead of {key},  which was removed" in said
+    assert f"instead of {key}, which was removed" in said
     assert "The run did not record the version that this step read" in said
     train_noted("mae-tiny", split, run, CUTS, 8)
     assert [replay(run, step).recorded for step in (6, 7)] == [False, True]

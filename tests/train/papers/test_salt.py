@@ -98,7 +98,7 @@ def test_targets_of_another_teacher_or_of_none_are_refused(split, tmp_path):
     sums = [compute_weights_sum(path)[0] for path in (one, other)]
     with pytest.raises(ValueError, match=f"were created by a model with the checksum {sums[0]}, but .* has {sums[1]}"):
         recipe_of(other, f"data.targets={folder}")
-    with pytest.raises(ValueError, match=r"has none; specify the model that made them"):
+    with pytest.raises(ValueError, match=r"has none; specify the model that created them"):
         recipe_of("null", f"data.targets={folder}")
     with pytest.raises(ValueError, match=r"VideoAutoencoderConfig does not read targets, got data.targets="):
         chosen_recipe("videomae-tiny", [f"data.targets={folder}"])
