@@ -77,9 +77,7 @@ def read_dicom_pixels(data: bytes, window: Window | None) -> tuple[UInt8s, bool]
             return _shown(_read_stored(file), file, window), str(file.get("LossyImageCompression", "")) == "01"
     except (RejectError, MemoryError):
         raise
-    except (
-        Exception
-    ) as error:  # pydicom raises almost any exception for damaged files; its message may quote a patient's header
+    except Exception as error:  # almost any for a damaged file; its message may quote a patient's header
         raise RejectError("decode", f"is a damaged DICOM file: reading it raised {type(error).__name__}") from None
 
 

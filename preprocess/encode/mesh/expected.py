@@ -38,11 +38,7 @@ def count_obj(data: bytes) -> Expected:
     for found in _OBJ_FACE.finditer(text):
         corners = len(found[1].split())
         if corners < 3 or _OBJ_ZERO.search(found[1]):
-            what = (
-                "the corner 0, but corners are numbered from 1"
-                if corners >= 3
-                else f"{corners} corners, fewer than three"
-            )
+            what = "the corner 0, but numbers start at 1" if corners >= 3 else f"{corners} corners, fewer than three"
             raise RejectError("decode", f"its face {found[0].strip()[:80].decode('latin-1')!r} has {what}")
         triangles += corners - 2
     return Expected(triangles, tuple(sorted({f"elements {found[1].decode()}" for found in _OBJ_OTHERS.finditer(text)})))

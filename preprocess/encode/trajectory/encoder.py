@@ -177,9 +177,7 @@ class TrajectoryEncoder(ProfiledEncoder):
         height, width = walk.frames[0].shape[:2]
         fit = fitted(width, height, self.video.short_side)
         if fit.scaled != fit.stored:
-            raise RejectError(
-                "check", f"has {width}x{height} pixels, which would be cropped, but its depth and lens would not"
-            )
+            raise RejectError("check", f"{width}x{height} pixels would be cropped, but its depth and lens would not")
         with TemporaryDirectory() as folder:
             video = encode_video(write_clip(walk.frames, Path(folder) / "walk.mkv", fps=walk.fps), self.video)
         index = video.index
