@@ -14,13 +14,11 @@ import pyarrow.parquet as pq
 from maskstream.preprocess.job.task import WrittenShard
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.format.checked_file import facts_of, read_checked
-from maskstream.shards.format.columns import COMPONENTS_KEY, ShardFacts, build_part_metadata, make_fingerprint
+from maskstream.shards.format.columns import COMPONENTS_KEY, ShardFacts, build_part_metadata
 from maskstream.shards.format.dataset import CURATIONS, HELD_OUT_OF, publish_version, read_description
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.part_writer import encode_parquet, parse_part_number, part_name
 from maskstream.shards.format.records import RECORDS, RecordedTask, Records
-from maskstream.shards.format.rejects import REMOVED, SELECTED
-from maskstream.shards.format.tokenizer import TOKENIZER
 from maskstream.shards.stores.base import stream
 from maskstream.shards.stores.block_sums import SUMS
 from maskstream.shards.stores.folders import get_folder_name
@@ -28,15 +26,15 @@ from maskstream.shards.stores.output import Location, Output, open_output
 from maskstream.shards.stores.url import is_url, parse_place
 
 from .merging import (
+    add_counts,
     add_sums,
     check_distinct,
     check_fit,
     check_keys,
     join_curations,
-    join_removed,
-    join_selected,
-    publish_rejects_and_removed,
+    join_rejects,
 )
+from .samples import SampleTable, publish_samples
 
 _WEB = ("http", "hf")
 
@@ -214,24 +212,18 @@ def _describe_version(
     retried: AbstractSet[str],
 ) -> dict[str, Any]:
     """Return the version's description, and write its rejects and removed samples."""
-    version, both = ours.version + 1, (ours, theirs)
-    written = publish_rejects_and_removed(output, version, both, join_removed(both), retried)
-    named = {part["name"] for part in ours.info["parts"]} | {ours.info.get(TOKENIZER)}
-    kept = {name: facts for name, facts in ours.info["files"].items() if name in named}
-    curations = join_curations(output, ours.info.get(CURATIONS, ()), (theirs,))
-    changed = (
-        written
-        | curations
-        | {
-            "version": version,
-            "fingerprint": make_fingerprint(
-                [*ours.shards(), *_rename_parts(theirs, names)], foreign=False, selected=join_selected(both)
-            ),
-            "label_names": _label_names(ours, theirs),
-            "parts": parts,
-            "files": kept | files | written["files"],
-        }
-    )
+    both = (ours, theirs)
+    samples = SampleTable.join(both)
+    info = {name: value for name, value in ours.info.items() if name != "sums"}
+    info |= join_curations(output, ours.info.get(CURATIONS, ()), (theirs,))
+    info |= {
+        "version": ours.version + 1,
+        "fingerprint": samples.make_fingerprint([*ours.shards(), *_rename_parts(theirs, names)]),
+        "counts": add_counts(both),
+        "label_names": _label_names(ours, theirs),
+        "parts": parts,
+        "files": ours.info["files"] | files,
+    }
     if sums := add_sums(both):
-        changed["sums"] = sums
-    return {name: value for name, value in ours.info.items() if name not in ("sums", REMOVED, SELECTED)} | changed
+        info["sums"] = sums
+    return publish_samples(output, info, samples, join_rejects(both, retried))

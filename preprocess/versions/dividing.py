@@ -16,40 +16,26 @@ import numpy.typing as npt
 from maskstream.preprocess.datasets.division import FOLDER, SAMPLE, VAL, Division, group_of_id, hash_with_seed
 from maskstream.preprocess.source import SOURCE
 from maskstream.shards.errors import DatasetError
-from maskstream.shards.format.checked_file import facts_of
-from maskstream.shards.format.columns import build_rejects_table, make_fingerprint
 from maskstream.shards.format.dataset import (
     FEW,
     FOREIGN,
     HELD_OUT,
     HELD_OUT_OF,
     is_split,
-    list_own_curations,
     publish_version,
     read_description,
 )
 from maskstream.shards.format.manifest import Manifest
-from maskstream.shards.format.part_writer import encode_parquet
 from maskstream.shards.format.rejects import (
-    REMOVED,
-    SELECTED,
-    count_removed,
-    encode_numbers,
     is_erased_key,
-    name_removed_file,
-    name_selected_file,
-    read_curated,
-    read_removed,
-    read_selected,
 )
-from maskstream.shards.format.tokenizer import TOKENIZER, find_tokenizer_files
-from maskstream.shards.members.video import VIDEO
 from maskstream.shards.named import list_few
 from maskstream.shards.stores.folders import seen_from
 from maskstream.shards.stores.output import Location, Output, open_output, split_folder_and_name, within
 
 from .adding import complete_location
-from .merging import MERGED, join_curations, name_part, tidy
+from .merging import publish_merged, tidy
+from .samples import Json, Kept, SampleTable, publish_samples
 
 Int64s = npt.NDArray[np.int64]
 _JSON = "json"
@@ -114,21 +100,22 @@ def divide(
                 f"{other.location} was held out of {output.location} with different settings ({told}); use these, or "
                 "a different --out"
             )
-        held = _read_selected(other) if before is not None else np.empty(0, np.int64)
-        own = read_selected(output.store, info)
-        own = np.arange(len(whole)) if own is None else own
-        if before is None or before["samples"] < len(whole):
-            held = np.union1d(
-                held, _choose_samples(division, whole, own, held, 0 if before is None else before["samples"])
-            )
-        renewed = _publish_held_out(output, other, whole, held)
-        tidy(other)  # versions from before an erasure
+        held = _read_own(other) if before is not None else np.empty(0, np.int64)
+        samples, known = SampleTable.read(output.store, info), 0 if before is None else before["samples"]
+        if known < len(whole) or before is None:
+            held = np.union1d(held, _choose_samples(division, whole, samples.own, held, known))
+        renewed = _publish_held_out(other, whole, held)
         if before != made:
+            samples = samples.mark(held, Kept.ELSEWHERE)
             entries = [one for one in info.get(HELD_OUT, ()) if one["folder"] != folder]
-            own = np.setdiff1d(own, held, assume_unique=True)
-            removed = np.intersect1d(whole.removed, own, assume_unique=True)
-            curated = read_curated(output.store, info)
-            info = _publish(output, info | {HELD_OUT: [*entries, made]}, whole, own, removed, curated)
+            remainder = {
+                "version": info["version"] + 1,
+                "fingerprint": samples.make_fingerprint(whole.shards()),
+                "counts": info["counts"] | samples.count_frames([whole]),
+                HELD_OUT: [*entries, made],
+            }
+            info = publish_samples(output, info | remainder, samples)
+            publish_version(output, info)
     return Divided(
         version=info["version"],
         samples=info["counts"]["samples"],
@@ -177,16 +164,14 @@ def take_few(split: Location | Output, each: int, *, seed: int = 0, out: Locatio
     _check(output, other, info, seen_from(output.location, other.location), few)
     with other.sole_writer():
         whole = Manifest.open(output.store, info=info, whole=True)
-        own = read_selected(output.store, info)
-        own = np.setdiff1d(np.arange(len(whole)) if own is None else own, whole.removed, assume_unique=True)
+        own = SampleTable.read(output.store, info).find(Kept.YES)
         own = own[whole.label[own] >= 0]
         keys = [hash_with_seed(seed, key) for key in whole.keys(own)]
         order = own[sorted(range(len(own)), key=keys.__getitem__)]
         chosen = [order[whole.label[order] == label][:each] for label in np.unique(whole.label[own])]
         if not chosen:
             raise DatasetError(f"{output.location} has no labelled samples; --few takes some from each label")
-        made = _publish_held_out(output, other, whole, np.sort(np.concatenate(chosen)), few)
-        tidy(other)  # versions from before an erasure
+        made = _publish_held_out(other, whole, np.concatenate(chosen), few)
     return Few(out=str(other.location), version=made["version"], samples=made["counts"]["samples"])
 
 
@@ -200,9 +185,8 @@ def renew_held_out(output: Output, others: Iterable[Output]) -> list[Output]:
     for other in others:
         with other.sole_writer():
             whole, there = Manifest.open(output.store, info=info, whole=True), read_description(other.store)
-            made = _publish_held_out(output, other, whole, _read_selected(other), there.get(FEW))
+            made = _publish_held_out(other, whole, _read_own(other), there.get(FEW))
             renewed += [other] if made["version"] != there["version"] else []
-            tidy(other)
     return renewed
 
 
@@ -240,9 +224,9 @@ def _make_entry(info: Mapping[str, Any], folder: str) -> dict[str, Any] | None:
     return next((one for one in info.get(HELD_OUT, ()) if one["folder"] == folder), None)
 
 
-def _read_selected(other: Output) -> Int64s:
-    found = read_selected(other.store, read_description(other.store))
-    return np.empty(0, np.int64) if found is None else found
+def _read_own(other: Output) -> Int64s:
+    """Return the numbers of the samples of a held-out split."""
+    return SampleTable.read(other.store, read_description(other.store)).own
 
 
 def _choose_samples(division: Division, whole: Manifest, own: Int64s, held: Int64s, known: int) -> Int64s:
@@ -288,84 +272,25 @@ def _find_groups(whole: Manifest, numbers: Int64s, by: str) -> list[str]:
     return found
 
 
-def _publish_held_out(
-    output: Output, other: Output, whole: Manifest, held: Int64s, few: Mapping[str, int] | None = None
-) -> dict[str, Any]:
-    """Make these samples the current version at `other`, unless they are already; return its description."""
-    info = whole.info
-    current = read_description(other.store) if is_split(other.store) else None
-    erased = held[[is_erased_key(key) for key in whole.keys(held)]]
-    gone = np.empty(0, np.int64) if current is None else read_removed(other.store, current)
-    removed = np.intersect1d(np.union1d(gone, erased), held, assume_unique=True)
-    parts = [part | {"name": name_part(other, whole, part["name"])} for part in info["parts"]]
-    files = {new["name"]: info["files"][old["name"]] for new, old in zip(parts, info["parts"], strict=True)}
-    place = seen_from(other.location, output.location)
-    encoder = {"encoder": info["settings"]["encoder"]} if "encoder" in info["settings"] else {}
-    described = {
-        **{name: info[name] for name in ("format", "dataset", "modality", "profile", "label_names")},
-        **{name: info[name] for name in ("sums", TOKENIZER) if name in info},
-        "version": 0 if current is None else current["version"],
-        "split": split_folder_and_name(complete_location(other))[1],
-        "settings": encoder | {MERGED: [place]},
-        "counts": {name: info["counts"][name] for name in ("shards", "bytes")},
-        "parts": parts,
-        "files": files,
-        HELD_OUT_OF: place,
-        **({} if few is None else {FEW: dict(few)}),
-    }
-    described |= join_curations(other, list_own_curations(current or {}), ())
-    if TOKENIZER in info:
-        files[info[TOKENIZER]] = info["files"][info[TOKENIZER]]
-    if current is not None and _is_same(other, current, described, held, removed):
-        return current
-    rejects, name = encode_parquet(build_rejects_table([])), f"rejects-{described['version'] + 1:06d}.parquet"
-    other.publish(name, rejects)
-    files[name] = facts_of(rejects)
-    for tokenizer, data in find_tokenizer_files(whole.store, info).items():
-        other.publish(tokenizer, data)
-    curated = np.empty(0, np.int64) if current is None else read_curated(other.store, current)
-    return _publish(other, described | {"rejects": name}, whole, held, removed, np.setdiff1d(curated, erased))
+def _publish_held_out(other: Output, whole: Manifest, held: Int64s, few: Mapping[str, int] | None = None) -> Json:
+    """Make these samples the current version at `other`, unless they are already; return its description.
 
-
-def _is_same(other: Output, current: dict[str, Any], described: dict[str, Any], held: Int64s, removed: Int64s) -> bool:
-    """Return whether a version already has these samples, in the described parts."""
-    names = ("parts", "label_names", "settings", TOKENIZER)
-    return (
-        all(current.get(name) == described.get(name) for name in names)
-        and all(current["files"].get(name) == facts for name, facts in described["files"].items())
-        and np.array_equal(_read_selected(other), held)
-        and np.array_equal(read_removed(other.store, current), removed)
-    )
-
-
-def _publish(
-    output: Output, info: dict[str, Any], whole: Manifest, own: Int64s, removed: Int64s, curated: Int64s
-) -> dict[str, Any]:
-    """Make the version after `info` current and return its description.
-
-    Args:
-        output: The split.
-        info: Description of the version before.
-        whole: The split with all samples.
-        own: Samples of the new version.
-        removed: Samples among them that are removed.
-        curated: Samples, perhaps of others too, that only a curation left out.
+    Those that were removed there stay removed, and so do erased ones.
     """
-    curated = np.intersect1d(curated, removed, assume_unique=True)
-    version, counts = info["version"] + 1, {"rejects": 0} | info["counts"] | {"samples": len(own)}
-    counts = count_removed(counts, removed, curated)
-    old = {info.get(SELECTED), info.get(REMOVED)}
-    described = {name: value for name, value in info.items() if name not in (SELECTED, REMOVED)}
-    files = {name: facts for name, facts in info["files"].items() if name not in old}
-    found = {SELECTED: (name_selected_file(version), own), REMOVED: (name_removed_file(version), removed)}
-    for what, (name, numbers) in found.items():
-        if what == SELECTED or len(numbers):
-            data = encode_numbers(numbers, curated if what == REMOVED else None)
-            output.publish(name, data)
-            described[what], files[name] = name, facts_of(data)
-    if videos := [one for one in whole.components.values() if one.kind == VIDEO.name]:
-        counts["frames"] = sum(int(video.facts["n_frames"][own].sum()) for video in videos)
-    fingerprint = make_fingerprint(whole.shards(), foreign=False, selected=own)
-    described |= {"version": version, "fingerprint": fingerprint, "counts": counts, "files": files}
-    publish_version(output, described)
-    return described
+    current = read_description(other.store) if is_split(other.store) else None
+    kept = np.full(len(whole), Kept.ELSEWHERE, np.uint8)
+    kept[held] = Kept.YES
+    samples = SampleTable(kept=kept, divided=True)
+    if current is not None:
+        before = SampleTable.read(other.store, current)
+        for why in (Kept.CURATED, Kept.REMOVED):
+            samples = samples.mark(before.find(why), why)
+    samples = samples.mark(held[[is_erased_key(key) for key in whole.keys(held)]], Kept.REMOVED)
+    fields = {
+        "split": split_folder_and_name(complete_location(other))[1],
+        HELD_OUT_OF: seen_from(other.location, whole.location),
+        **({} if few is None else {FEW: few}),
+    }
+    info = publish_merged(other, current, [whole], samples, fields=fields)
+    tidy(other)  # versions from before an erasure
+    return info

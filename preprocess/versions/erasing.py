@@ -18,7 +18,6 @@ import numpy as np
 import numpy.typing as npt
 
 from maskstream.shards.errors import BusyError, DatasetError
-from maskstream.shards.format.checked_file import facts_of
 from maskstream.shards.format.dataset import (
     CURATIONS,
     FOREIGN,
@@ -29,15 +28,7 @@ from maskstream.shards.format.dataset import (
 )
 from maskstream.shards.format.manifest import Manifest, forget_index
 from maskstream.shards.format.records import MEASURES, RECORDS, forget_measures
-from maskstream.shards.format.rejects import (
-    REMOVED,
-    count_removed,
-    encode_numbers,
-    name_removed_file,
-    read_curated,
-    read_rejects,
-    read_removed,
-)
+from maskstream.shards.format.rejects import read_rejects
 from maskstream.shards.format.sample import TARGETS, make_targets_key
 from maskstream.shards.format.verify import SplitCheck
 from maskstream.shards.named import list_few
@@ -49,7 +40,8 @@ from .dependents import Dependents, erase_rows, find_files_that_name, list_depen
 from .dividing import renew_held_out
 from .erased_files import erase_from_part, erase_from_shard, remove_what_no_version_names
 from .erased_words import ErasedWords, find_erased_words, share_words
-from .merging import MERGED, read_keys
+from .merging import MERGED, find_keys
+from .samples import Json, Kept, SampleTable, publish_samples
 from .versions_without import ErasedPart, Erasure, drop_records, erase_from_records, names_one, publish_without
 
 
@@ -90,32 +82,24 @@ def remove(split: Location | Output, keys: Iterable[str], *, curation: Mapping[s
                 f"{manifest.location} got version {manifest.version} while version {curation['began']} was curated, so "
                 "nothing was removed; run the same command again"
             )
-        found = find_numbers(manifest, wanted)
-        numbers = manifest.whole_numbers(found)
-        before, chosen = read_removed(output.store, manifest.info), read_curated(output.store, manifest.info)
-        removed = np.union1d(before, numbers)
-        left_out = np.union1d(chosen, np.setdiff1d(numbers, before)) if curation else np.setdiff1d(chosen, numbers)
-        fresh = len(removed) - len(before)
-        if not fresh and len(left_out) == len(chosen):
-            return Removal(version=manifest.version, removed=0, removed_in_all=len(removed))
-        if len(removed) == len(manifest):
+        before = SampleTable.read(output.store, manifest.info)
+        numbers = manifest.whole_numbers(find_numbers(manifest, wanted))
+        samples = before.mark(numbers, Kept.REMOVED if curation is None else Kept.CURATED)
+        if np.array_equal(samples.kept, before.kept):
+            return Removal(version=manifest.version, removed=0, removed_in_all=len(before.removed))
+        if not len(samples.find(Kept.YES)):
             raise ValueError(f"{manifest.location} has no samples besides these; delete the split instead")
-        version = manifest.version + 1
-        data, name = encode_numbers(removed, left_out), name_removed_file(version)
-        output.publish(name, data)
-        info = manifest.info
-        files = {file: facts for file, facts in info["files"].items() if file != info.get(REMOVED)}
-        counts = count_removed(info["counts"], removed, left_out)
-        changed = {"version": version, "counts": counts, REMOVED: name, "files": files | {name: facts_of(data)}}
+        info = manifest.info | {"version": manifest.version + 1}
         if curation is not None:
-            changed[CURATIONS] = [*info.get(CURATIONS, ()), dict(curation)]
-        publish_version(output, info | changed)
-    return Removal(version=version, removed=fresh, removed_in_all=len(removed))
+            info[CURATIONS] = [*info.get(CURATIONS, ()), dict(curation)]
+        publish_version(output, publish_samples(output, info, samples))
+    total = len(samples.removed)
+    return Removal(version=info["version"], removed=total - len(before.removed), removed_in_all=total)
 
 
 def find_numbers(manifest: Manifest, keys: set[str]) -> npt.NDArray[np.int64]:
     """Return the sorted numbers of the samples with these keys. Raises ValueError for an unknown key."""
-    found = _found(manifest, keys)
+    found = find_keys([manifest], keys)
     if missing := sorted(keys - found.keys()):
         raise ValueError(explain_missing_keys(manifest, missing, len(keys)))
     return np.array(sorted(found.values()), np.int64)
@@ -131,7 +115,6 @@ def explain_missing_keys(manifest: Manifest, missing: Iterable[str], of: int) ->
     )
 
 
-Json = dict[str, Any]
 _MERGE = ", and then `maskstream merge` as before"
 _RUNS = (
     "run.json, pages and exports of runs trained with these labels contain the names, and `erase` cannot find them: "
@@ -196,7 +179,7 @@ def erase(split: Location | Output, keys: Iterable[str], *, words: bool = False)
         output.remove_leftovers(RECORDS)
         check = SplitCheck.of(output.location, cached=True)
         manifest = check.manifest
-        found = _found(manifest, wanted)
+        found = find_keys([manifest], wanted)
         was_erased = any(shard.written is not None for shard in check.shards)
         if found.keys() != wanted and not was_erased:
             raise ValueError(explain_missing_keys(manifest, wanted - found.keys(), len(wanted)))
@@ -209,7 +192,7 @@ def erase(split: Location | Output, keys: Iterable[str], *, words: bool = False)
             _check(check, found)
             for other in dependents.targets:
                 stored = SplitCheck.of(other.location, cached=True)
-                _check(stored, _found(stored.manifest, of_targets))
+                _check(stored, find_keys([stored.manifest], of_targets))
             version += 1
             gone = _words(manifest, found, beside) if words else gone
             sources = {*manifest.sources().take(sorted(found.values())).to_pylist()} - {""}
@@ -286,7 +269,7 @@ def _erase_beside(output: Output, keys: AbstractSet[str], words: ErasedWords) ->
     """Erase words and samples from another split as a new version; return whether it had any of them."""
     check = SplitCheck.of(output.location, cached=True)
     manifest = check.manifest
-    found, names = _found(manifest, keys), manifest.info["label_names"]
+    found, names = find_keys([manifest], keys), manifest.info["label_names"]
     rejected = keys and any(names_one(one, keys, keys) for one in read_rejects(manifest.store, manifest.info))
     if found or rejected or words.label_names(names) != names or words.tokenizer(manifest):
         _erase(output, check, found, manifest.version + 1, words, keys)
@@ -294,16 +277,6 @@ def _erase_beside(output: Output, keys: AbstractSet[str], words: ErasedWords) ->
         return False
     remove_what_no_version_names(output)  # including leftovers of a killed call
     return bool(found or rejected or words.label_names(names) != names)
-
-
-def _found(manifest: Manifest, keys: AbstractSet[str]) -> dict[str, int]:
-    """Return the numbers of the samples with these keys."""
-    found: dict[str, int] = {}
-    begin = 0
-    for some in read_keys(manifest):
-        found |= {key: begin + i for i, key in enumerate(some) if key in keys}
-        begin += len(some)
-    return found
 
 
 def _check(check: SplitCheck, found: Mapping[str, int]) -> None:

@@ -10,14 +10,14 @@ from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from maskstream.shards.errors import DatasetError, ShardError
-from maskstream.shards.format.checked_file import facts_of, read_checked
-from maskstream.shards.format.columns import FORMAT, build_rejects_table, make_fingerprint
+from maskstream.shards.format.checked_file import read_checked
+from maskstream.shards.format.columns import FORMAT
 from maskstream.shards.format.dataset import (
     CURATION_OF,
     CURATIONS,
@@ -32,20 +32,11 @@ from maskstream.shards.format.dataset import (
     read_description,
 )
 from maskstream.shards.format.manifest import Manifest
-from maskstream.shards.format.part_writer import encode_parquet, find_repeated_keys, hash_keys
+from maskstream.shards.format.part_writer import find_repeated_keys, hash_keys
 from maskstream.shards.format.rejects import (
-    REMOVED,
-    SELECTED,
-    count_part_samples,
-    count_removed,
-    encode_numbers,
-    name_removed_file,
-    name_selected_file,
-    read_curated,
     read_rejects,
-    read_removed,
-    read_selected,
 )
+from maskstream.shards.format.sample import Reject
 from maskstream.shards.format.tokenizer import TOKENIZER, TOKENIZER_JSON, find_tokenizer_files, find_tokenizer_name
 from maskstream.shards.named import list_few
 from maskstream.shards.stores.folders import (
@@ -58,6 +49,8 @@ from maskstream.shards.stores.folders import (
 )
 from maskstream.shards.stores.output import Location, Output, open_output
 from maskstream.shards.stores.url import is_url
+
+from .samples import Json, Kept, SampleTable, publish_samples
 
 
 def add_counts(splits: Sequence[Manifest]) -> dict[str, int]:
@@ -72,43 +65,6 @@ def add_sums(splits: Sequence[Manifest]) -> dict[str, list[float]]:
     if any(one.keys() != sums[0].keys() for one in sums):
         return {}
     return {name: [math.fsum(values) for values in zip(*(one[name] for one in sums), strict=True)] for name in sums[0]}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Removed:
-    """Removed samples.
-
-    Attributes:
-        numbers: Their numbers among the samples of all parts, sorted, int64 (R,).
-        curated: The numbers that only a curation left out, sorted, int64.
-    """
-
-    numbers: npt.NDArray[np.int64]
-    curated: npt.NDArray[np.int64]
-
-
-def join_numbers(splits: Sequence[Manifest], numbers: Sequence[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:
-    """Map sample numbers of each split, opened whole, to numbers in their concatenation."""
-    starts = np.cumsum([0, *map(len, splits)])
-    return np.concatenate([own + start for own, start in zip(numbers, starts[:-1], strict=True)])
-
-
-def join_selected(splits: Sequence[Manifest]) -> npt.NDArray[np.int64] | None:
-    """Return the selected samples of splits as numbers in their concatenation; None for all."""
-    found = [read_selected(split.store, split.info) for split in splits]
-    if all(one is None for one in found):
-        return None
-    return join_numbers(
-        splits, [np.arange(len(split)) if one is None else one for split, one in zip(splits, found, strict=True)]
-    )
-
-
-def join_removed(splits: Sequence[Manifest]) -> Removed:
-    """Return the removed samples of several splits, numbered as in the joint split."""
-    return Removed(
-        numbers=join_numbers(splits, [split.removed for split in splits]),
-        curated=join_numbers(splits, [read_curated(split.store, split.info) for split in splits]),
-    )
 
 
 def join_curations(
@@ -133,43 +89,15 @@ def join_curations(
     return {CURATIONS: records} if records else {}
 
 
-def publish_rejects_and_removed(
-    output: Output,
-    version: int,
-    splits: Sequence[Manifest],
-    removed: Removed,
-    retried: AbstractSet[str] = frozenset(),
-) -> dict[str, Any]:
-    """Write the rejects, removed samples and selected samples of splits, and return their entries for the description.
-
-    Args:
-        output: The joint split.
-        version: Version of the joint split.
-        splits: The splits, opened whole.
-        removed: Removed samples.
-        retried: Sources that the last split has tried again, whose rejects in the others no longer count.
-    """
+def join_rejects(splits: Sequence[Manifest], retried: AbstractSet[str] = frozenset()) -> list[Reject]:
+    """Return the sorted rejects of splits. Sources that the last split has `retried` do not count in the others."""
     rejects = [
         reject
         for split in splits
         for reject in read_rejects(split.store, split.info)
         if split is splits[-1] or reject.source not in retried
     ]
-    rejects.sort(key=lambda reject: (reject.source, reject.stage, reject.reason))
-    selected = join_selected(splits)
-    names = {"rejects": f"rejects-{version:06d}.parquet"}
-    written = {names["rejects"]: encode_parquet(build_rejects_table(rejects))}
-    if len(removed.numbers):
-        names[REMOVED] = name_removed_file(version)
-        written[names[REMOVED]] = encode_numbers(removed.numbers, removed.curated)
-    if selected is not None:
-        names[SELECTED] = name_selected_file(version)
-        written[names[SELECTED]] = encode_numbers(selected)
-    for name, data in written.items():
-        output.publish(name, data)
-    files = {name: facts_of(data) for name, data in written.items()}
-    counts = count_removed(add_counts(splits), removed.numbers, removed.curated)
-    return names | {"files": files, "counts": counts | {"rejects": len(rejects)}}
+    return sorted(rejects, key=lambda reject: (reject.source, reject.stage, reject.reason))
 
 
 _AT_ONCE = 1 << 16
@@ -244,6 +172,12 @@ def read_keys(manifest: Manifest) -> Iterator[list[str]]:
         yield manifest.keys(range(begin, min(begin + _AT_ONCE, len(manifest))))
 
 
+def find_keys(splits: Sequence[Manifest], keys: AbstractSet[str]) -> dict[str, int]:
+    """Return the numbers of the samples with these keys, among all samples of the splits."""
+    every = (key for split in splits for some in read_keys(split) for key in some)
+    return {key: number for number, key in enumerate(every) if key in keys}
+
+
 MERGED = "merged"
 """Setting of a merged split that lists its splits."""
 
@@ -292,90 +226,94 @@ def merge(out: Location | Output, splits: Sequence[Location]) -> Merged:
     if is_split(output.store):
         _check_merged(output)
     with output.sole_writer():
-        current = _current(output)
-        removed = join_removed(found)
+        current = read_description(output.store) if is_split(output.store) else None
+        samples = SampleTable.join(found)
         if current is not None:
-            removed = _keep_removed(output, found, current, folders, removed)
-        description = _describe_merged(output, found, folders, removed, _find_next_version(current))
-        description |= join_curations(output, list_own_curations(current or {}), found)
-        if current is None or not (_is_same_version(current, description) and _is_openable(output, None)):
-            current = _publish(output, found, removed, description)
+            samples = _keep_removed(output, found, current, folders, samples)
+        info = publish_merged(output, current, found, samples, join_rejects(found), curated=found)
         tidy(output)  # including leftovers of a killed merge
-    return _report(current)
+    return Merged(version=info["version"], samples=info["counts"]["samples"], shards=info["counts"]["shards"])
 
 
 def _keep_removed(
-    output: Output, found: Sequence[Manifest], current: Mapping[str, Any], folders: Sequence[str], removed: Removed
-) -> Removed:
-    """Add the samples that were removed from the merged split itself."""
-    numbers, curated = read_removed(output.store, current), read_curated(output.store, current)
-    if len(numbers) and (folders != current["settings"][MERGED] or count_part_samples(current) != sum(map(len, found))):
+    output: Output, found: Sequence[Manifest], current: Mapping[str, Any], folders: Sequence[str], samples: SampleTable
+) -> SampleTable:
+    """Mark the samples that were removed from the merged split itself."""
+    before, moved = SampleTable.read(output.store, current), None
+    removed = before.removed
+    if len(removed) and (folders != current["settings"][MERGED] or len(before.kept) != len(samples.kept)):
         # The splits are different ones or have grown, so sample numbers have changed; an erasure alone changes none.
         if not _is_openable(output, None):
             raise DatasetError(
-                f"{output.location} has {len(numbers)} removed samples, and its splits have gained or lost samples "
+                f"{output.location} has {len(removed)} removed samples, and its splits have gained or lost samples "
                 "since, some by an erasure. Merge into a different folder and remove the samples there"
             )
-        before = Manifest.open(output.store, whole=True)
-        keys = (key for split in found for some in read_keys(split) for key in some)
-        wanted = {*before.keys(numbers.tolist())}
-        places = {key: number for number, key in enumerate(keys) if key in wanted}
-        numbers, curated = (
-            np.array(sorted(places[key] for key in before.keys(some.tolist()) if key in places), np.int64)
-            for some in (numbers, curated)
-        )
-    for_good = np.union1d(np.setdiff1d(removed.numbers, removed.curated), np.setdiff1d(numbers, curated))
-    return Removed(
-        numbers=np.union1d(removed.numbers, numbers),
-        curated=np.setdiff1d(np.union1d(removed.curated, curated), for_good),
-    )
+        moved = Manifest.open(output.store, whole=True)
+    for why in (Kept.CURATED, Kept.REMOVED):
+        numbers = before.find(why)
+        if moved is not None:
+            numbers = np.array([*find_keys(found, {*moved.keys(numbers)}).values()], np.int64)
+        samples = samples.mark(numbers, why)
+    return samples
 
 
-def _publish(output: Output, found: list[Manifest], removed: Removed, description: dict[str, Any]) -> dict[str, Any]:
-    """Make the description current, and return it with its rejects and removed samples."""
-    written = publish_rejects_and_removed(output, description["version"], found, removed)
-    description = description | written | {"files": {**description["files"], **written["files"]}}
-    for name, data in find_tokenizer_files(found[0].store, found[0].info).items():
-        output.publish(name, data)
-    publish_version(output, description)
-    return description
+def publish_merged(
+    output: Output,
+    current: Json | None,
+    splits: Sequence[Manifest],
+    samples: SampleTable,
+    rejects: Sequence[Reject] = (),
+    curated: Sequence[Manifest] = (),
+    fields: Mapping[str, object] = MappingProxyType({}),
+) -> Json:
+    """Create a version that refers to the parts of splits in place, unless the current one is the same.
 
+    Args:
+        output: The split that refers to them.
+        current: Description of its current version; None if it is new.
+        splits: The splits, opened whole.
+        samples: Samples of the new version.
+        rejects: Rejects of the new version.
+        curated: Splits whose records of curations are copied.
+        fields: More fields of the description.
 
-def _describe_merged(
-    output: Output, found: list[Manifest], folders: list[str], removed: Removed, version: int
-) -> dict[str, Any]:
-    """Return the description without rejects and removed samples."""
-    first = found[0].info
-    parts, files = [], {}
-    for one in found:
-        for part in one.info["parts"]:
-            name = name_part(output, one, part["name"])
-            parts.append(part | {"name": name})
-            files[name] = one.info["files"][part["name"]]
+    Returns:
+        The description of the current version.
+    """
+    first, parts, files = splits[0].info, [], {}
+    for split in splits:
+        for part in split.info["parts"]:
+            parts.append(part | {"name": _name_part(output, split, part["name"])})
+            files[parts[-1]["name"]] = split.info["files"][part["name"]]
     encoder = {"encoder": first["settings"]["encoder"]} if "encoder" in first["settings"] else {}
-    described = {
+    info: Json = {
         "format": FORMAT,
-        "version": version,
-        "dataset": "+".join(dict.fromkeys(one.info["dataset"] for one in found)),
-        "split": first["split"],
-        "modality": first["modality"],
-        "profile": first["profile"],
-        "settings": encoder | {MERGED: folders},
-        "fingerprint": make_fingerprint(
-            [shard for one in found for shard in one.shards()], foreign=False, selected=join_selected(found)
-        ),
-        "counts": count_removed(add_counts(found), removed.numbers, removed.curated),
+        "version": 1 if current is None else current["version"] + 1,
+        "dataset": "+".join(dict.fromkeys(split.info["dataset"] for split in splits)),
+        **{name: first[name] for name in ("split", "modality", "profile")},
+        "settings": encoder | {MERGED: [seen_from(output.location, split.location) for split in splits]},
+        "fingerprint": samples.make_fingerprint([shard for split in splits for shard in split.shards()]),
+        "counts": add_counts(splits) | samples.count_frames(splits),
         "label_names": first["label_names"],
         "parts": parts,
         "files": files,
+        **({"sums": sums} if (sums := add_sums(splits)) else {}),
+        **join_curations(output, list_own_curations(current or {}), curated),
+        **fields,
     }
     if TOKENIZER in first:
-        described[TOKENIZER] = first[TOKENIZER]
+        info[TOKENIZER] = first[TOKENIZER]
         files[first[TOKENIZER]] = first["files"][first[TOKENIZER]]
-    return described | ({"sums": sums} if (sums := add_sums(found)) else {})
+    if current is not None and _is_same_version(output, current, info, samples, len(rejects)):
+        return current
+    for name, data in find_tokenizer_files(splits[0].store, first).items():
+        output.publish(name, data)
+    info = publish_samples(output, info, samples, rejects)
+    publish_version(output, info)
+    return info
 
 
-def name_part(output: Output, split: Manifest, part: str) -> str:
+def _name_part(output: Output, split: Manifest, part: str) -> str:
     """Return the name of a split's part as seen from `output`."""
     place = joined(split.location, get_folder_name(part)) if is_elsewhere(part) else split.location
     return f"{seen_from(output.location, place)}/{file_name(part)}"
@@ -388,19 +326,14 @@ def _check_merged(output: Output) -> None:
         raise DatasetError(f"{output.location} is a split with its own shards; choose a different folder to merge into")
 
 
-def _current(output: Output) -> dict[str, Any] | None:
-    return read_description(output.store) if is_split(output.store) else None
-
-
-def _find_next_version(current: dict[str, Any] | None) -> int:
-    return 1 if current is None else int(current["version"]) + 1
-
-
-def _is_same_version(before: dict[str, Any], description: dict[str, Any]) -> bool:
-    """Return whether a version has the same parts and counts, which include removed samples and rejects."""
-    names = ("parts", "counts", "settings", "fingerprint", "label_names", TOKENIZER, CURATIONS)
-    return all(before.get(name) == description.get(name) for name in names) and all(
-        before["files"].get(name) == facts for name, facts in description["files"].items()
+def _is_same_version(output: Output, before: Json, info: Json, samples: SampleTable, rejects: int) -> bool:
+    """Return whether a version has the described parts, these samples, and this number of rejects."""
+    names = ("parts", "settings", "fingerprint", "label_names", TOKENIZER, CURATIONS)
+    return (
+        all(before.get(name) == info.get(name) for name in names)
+        and all(before["files"].get(name) == facts for name, facts in info["files"].items())
+        and before["counts"]["rejects"] == rejects
+        and np.array_equal(SampleTable.read(output.store, before).kept, samples.kept)
     )
 
 
@@ -430,7 +363,3 @@ def tidy(output: Output) -> None:
 def _shown(split: Manifest) -> str:
     names = split.info["label_names"]
     return f"{list_few(names, repr)} ({len(names)})" if names else "none"
-
-
-def _report(info: dict[str, Any]) -> Merged:
-    return Merged(version=info["version"], samples=info["counts"]["samples"], shards=info["counts"]["shards"])

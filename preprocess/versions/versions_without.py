@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,26 +15,20 @@ from maskstream.preprocess.job.task import WrittenShard
 from maskstream.preprocess.raw.file_state import FileState
 from maskstream.shards.checksummed import add_checksum
 from maskstream.shards.format.checked_file import SUM, facts_of
-from maskstream.shards.format.columns import ShardFacts, build_rejects_table
+from maskstream.shards.format.columns import ShardFacts
 from maskstream.shards.format.dataset import DATASET_JSON, VERSIONS, name_version, publish_version, sum_of_version
-from maskstream.shards.format.part_writer import encode_parquet, parse_part_number, part_name
+from maskstream.shards.format.part_writer import parse_part_number, part_name
 from maskstream.shards.format.records import RECORDS, Records, Row, ShardRecord
 from maskstream.shards.format.rejects import (
-    REMOVED,
-    SELECTED,
-    count_removed,
-    encode_numbers,
     hash_erased_key,
-    read_curated,
     read_rejects,
-    read_removed,
-    read_selected,
 )
 from maskstream.shards.format.sample import Reject
 from maskstream.shards.format.tokenizer import TOKENIZER, name_erased_tokenizer
 from maskstream.shards.stores.output import Output
 
 from .erased_words import ErasedWords
+from .samples import Json, Kept, SampleTable, publish_samples
 
 States = tuple[FileState, ...]
 _MOST_BYTES = 1 << 32
@@ -135,10 +128,6 @@ def _states(record: WrittenShard, sources: AbstractSet[str]) -> tuple[tuple[File
     return tuple(() if number in empty else files for number, files in enumerate(record.sources))
 
 
-Json = dict[str, Any]
-REJECTS = "rejects"
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ErasedPart:
     """A rewritten part.
@@ -224,56 +213,17 @@ def _describe_without(
     }
     if erasure.tokenizer is not None:
         changed[TOKENIZER] = name_erased_tokenizer(erasure.version)
-    counts, facts = dict(info["counts"]), {**info["files"], **files}
-    gone, frames = _list_gone(info, erasure, names)
-    if (selected := read_selected(output.store, info)) is not None:
-        own = np.isin(gone, selected)
-        gone, frames = gone[own], frames[own]
-
-    def write(what: str, data: bytes) -> None:
-        name = changed[what] = _name(what, info["version"], erasure.version)
-        output.publish(name, data)
-        facts[name] = facts_of(data)
-
-    if len(gone):
-        removed = np.union1d(read_removed(output.store, info), gone)
-        curated = np.setdiff1d(read_curated(output.store, info), gone)
-        write(REMOVED, encode_numbers(removed, curated))
-        counts = count_removed(counts, removed, curated)
+    samples, start = SampleTable.read(output.store, info), 0
+    counts = changed["counts"] = dict(info["counts"])
+    changed["files"] = {**info["files"], **files}
+    erased = {name: part for part in erasure.parts for name in (part.name, names[part.name])}
+    for part in info["parts"]:
+        if (found := erased.get(part["name"])) is not None:
+            rows = found.rows + start
+            if "frames" in counts and part["name"] == found.name:  # else a killed call has subtracted them
+                counts["frames"] -= int(found.frames[samples.kept[rows] != Kept.ELSEWHERE].sum())
+            samples = samples.mark(rows, Kept.REMOVED)
+        start += part["samples"]
     rejects = read_rejects(output.store, info)
     kept = [reject for reject in rejects if not names_one(reject, erasure.keys, erasure.sources)]
-    if len(kept) < len(rejects):
-        write(REJECTS, encode_parquet(build_rejects_table(kept)))
-        counts["rejects"] = len(kept)
-    if "frames" in counts:
-        counts["frames"] -= int(frames.sum())
-    used = {
-        *(part["name"] for part in changed["parts"]),
-        changed[REJECTS],
-        *(changed.get(what) for what in (REMOVED, SELECTED, TOKENIZER)),
-    }
-    return changed | {"counts": counts, "files": {name: one for name, one in facts.items() if name in used}}
-
-
-def _list_gone(
-    info: Json, erasure: Erasure, names: Mapping[str, str]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return the numbers of erased samples in a version's parts, and the frames of each that its counts still
-    include.
-    """
-    by_name = {part.name: part for part in erasure.parts}
-    numbers, frames, start = [np.empty(0, np.int64)], [np.empty(0, np.int64)], 0
-    written = {names[part.name]: part for part in erasure.parts}
-    for part in info["parts"]:
-        old = by_name.get(part["name"])
-        if (found := old or written.get(part["name"])) is not None:
-            numbers.append(found.rows + start)
-            frames.append(found.frames if old else np.zeros_like(found.frames))
-        start += part["samples"]
-    return np.concatenate(numbers), np.concatenate(frames)
-
-
-def _name(what: str, version: int, erasure: int) -> str:
-    """Return the name of a version's file that an erasure writes."""
-    of = f"-{version:06d}" if version != erasure else ""
-    return f"{what}-{erasure:06d}{of}.parquet"
+    return publish_samples(output, changed, samples, kept if len(kept) < len(rejects) else None, erasure.version)

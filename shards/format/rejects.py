@@ -37,16 +37,6 @@ CURATED = "curated"
 _COLUMN = "sample"
 
 
-def name_removed_file(version: int) -> str:
-    """Return the name of the file of a version."""
-    return f"removed-{version:06d}.parquet"
-
-
-def name_selected_file(version: int) -> str:
-    """Return the name of the file of a version."""
-    return f"selected-{version:06d}.parquet"
-
-
 def encode_numbers(samples: Int64s, curated: Int64s | None = None) -> bytes:
     """Return a file with numbers of samples, int64 (n,).
 
@@ -58,13 +48,6 @@ def encode_numbers(samples: Int64s, curated: Int64s | None = None) -> bytes:
     if curated is not None and len(curated):
         columns[CURATED] = np.isin(samples, curated)
     return encode_parquet(pa.table(columns, metadata={FORMAT_KEY: FORMAT.encode()}))
-
-
-def count_removed(counts: Mapping[str, int], removed: Int64s, curated: Int64s) -> dict[str, int]:
-    """Return the counts of a version with these removed samples; `curated` are those that only a curation left out."""
-    others = {name: count for name, count in counts.items() if name not in (REMOVED, CURATED)}
-    found = {REMOVED: len(removed), CURATED: len(curated)}
-    return others | {name: count for name, count in found.items() if count}
 
 
 def count_part_samples(info: Mapping[str, Any]) -> int:
