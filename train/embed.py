@@ -60,7 +60,7 @@ class Embedded:
 
 @dataclass(frozen=True, slots=True)
 class _Rows:
-    """Readable samples of a batch that are not written yet; `end` is the first row after them in the batch."""
+    """Readable samples of a batch that have not been written yet; `end` is the first row after them in the batch."""
 
     batch: int
     keys: list[str]
@@ -71,7 +71,9 @@ class _Rows:
 
 @dataclass(frozen=True, slots=True)
 class _Made:
-    """The complete files so far; `batch` and `row` are the first batch, and the first row of it, that no file has."""
+    """Files that are complete so far; `batch` and `row` are the first batch, and its first row, that is not in any
+    file.
+    """
 
     files: tuple[Path, ...] = ()
     samples: int = 0
@@ -252,8 +254,8 @@ def _count_written(batches: Iterator[_Rows], progress: Progress) -> Iterator[_Ro
 def _yield_tables(
     batches: Iterator[_Rows], file_rows: int, dtype: FeatureType, about: Mapping[str, str]
 ) -> Iterator[tuple[pa.Table, tuple[int, int]]]:
-    """Yield row groups, none of which crosses a border between files of `file_rows` rows, each with the batch and row
-    that follow it.
+    """Yield row groups that do not cross a border between files of `file_rows` rows, each with the batch and row that
+    follow it.
     """
     waiting: list[pa.Table] = []
     count, left = 0, file_rows

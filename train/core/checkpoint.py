@@ -8,7 +8,7 @@
 
 state.json holds the size and xxh3_128 of the other files and of the lines of metrics.jsonl up to the step, and a
 checksum of itself. All are compared before anything is loaded, so a damaged checkpoint is never resumed: the run
-continues from the checkpoint before it (`find_newest_whole`), and its metrics are cut accordingly.
+continues from the previous intact checkpoint (`find_newest_whole`), and its metrics are cut accordingly.
 
 If weights are divided among ranks, each writes its rows: model-00000-of-00002.safetensors and so on (export.py). Any
 number of ranks can read them.
@@ -20,9 +20,9 @@ no checksums either, writes into the folder under its final name, has no space i
 config, and divided rows must be joined by `consolidate` before others can read them. It would save some 90 lines:
 names, checksums, metadata, and reading older checkpoints would still be needed.
 
-In data-parallel training all ranks hold the same weights and the same loader position, so rank 0 writes one copy and
-any number of ranks can read it. Random draws of a model, such as dropout, are seeded by the step (process.py), so a
-checkpoint holds no generator state.
+In data-parallel training, all ranks have the same weights and loader position, so rank 0 writes one copy and any number
+of ranks can read it. Random draws of a model, such as dropout, are seeded by the step (process.py), so a checkpoint
+stores no generator state.
 """
 
 import logging
@@ -121,7 +121,7 @@ def find_newest_whole(
 
     Args:
         folder: Folder of the checkpoints.
-        metrics: The metrics.jsonl that must hold the lines up to the checkpoint's step.
+        metrics: The metrics.jsonl that must contain the lines up to the checkpoint's step.
         batches_per_epoch: Length of the loader, whose saved position must match the step.
 
     Raises:
@@ -247,7 +247,7 @@ def remove_unfinished(folder: Path) -> None:
 
 
 def remove(checkpoint: Path) -> None:
-    """Remove a checkpoint. It is renamed first, so that a kill leaves no part of it under its name."""
+    """Remove a checkpoint. It is renamed first, so that a kill leaves no partial folder under its name."""
     if not checkpoint.is_dir() or checkpoint.is_symlink():
         checkpoint.unlink()
         return

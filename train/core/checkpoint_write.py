@@ -181,7 +181,7 @@ class CheckpointWriter:
 
     @property
     def is_open(self) -> bool:
-        """Whether a checkpoint was begun that `finish` has not ended yet; the same on all ranks."""
+        """Whether a checkpoint was started and not yet completed by `finish`; the same on all ranks."""
         return self._step is not None
 
     def finish(self) -> None:

@@ -64,8 +64,8 @@ def lidar(x: Tensor, delta: float = 1e-4) -> float:
     the covariance of a sample's views is the identity. The measure is then the exponential of the entropy of the
     eigenvalues of the samples' covariance.
 
-    The paper adds 1e-4 to features of any scale, and uses 1,000 samples of 50 views. With fewer rows than channels some
-    directions have no variance between views; they count by their samples alone.
+    The paper adds 1e-4 to features of any scale, and uses 1,000 samples of 50 views. With fewer rows than channels,
+    some directions have no variance between views; in these, only the variance between samples counts.
 
     Args:
         x: Features.

@@ -31,7 +31,7 @@ LABEL_NAMES = "label_names"
 """Field of run.json with the names of the labels that the model learns, by number."""
 
 PADDING_IDS = 128
-"""A vocabulary is rounded up to a multiple of at most this many ids; more unused ids are reported."""
+"""A vocabulary is rounded up to a multiple of at most this many ids; a larger number of unused ids is reported."""
 
 _TOLD = {"location", "version", "fingerprint"}
 
@@ -56,7 +56,7 @@ def open_data(
 ) -> RunData:
     """Open the data of a run. No other function opens them.
 
-    A new run reads the version `asked` for; a continued run reads that version or else its checkpoint's.
+    A new run reads the version `asked` for; a continued run reads that version, or otherwise its checkpoint's.
 
     Args:
         recipe: Recipe of the run.

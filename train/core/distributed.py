@@ -55,7 +55,7 @@ def divide_like(target: DTensor, shape: Sequence[int], read: Callable[[int, int]
     """Create a tensor of this shape, with its rows sharded like `target`.
 
     Args:
-        target: Sharded tensor that gives the layout.
+        target: Sharded tensor that defines the layout.
         shape: Shape of the whole tensor.
         read: Returns the rows from `first` to `stop`, exclusive; it is called only for this rank's rows.
     """
@@ -87,8 +87,8 @@ def process_group(device: str | torch.device = "auto") -> Iterator[torch.device]
 
     If a gloo thread frees a tensor while the interpreter exits, the process aborts (docs/robustness.md). So the threads
     are idle when the group ends. They are also joined, unless something still refers to the group. DTensor's caches do;
-    so did torch.distributed.nn.functional, which DDP imports, since the group at the time of its import is a default
-    argument.
+    so did torch.distributed.nn.functional, which DDP imports, because a default argument refers to the group at the
+    time of its import.
     """
     chosen = pick_device(device)
     with torch.cuda.device(chosen) if chosen.type == "cuda" else nullcontext(), _join_group(chosen):
@@ -144,7 +144,7 @@ def _find_meeting_place() -> tuple[Store, int, int]:
     """Return the store of torchrun's environment, this process's rank, and the number of ranks.
 
     The store keeps the addresses of a group after the group is destroyed. A second group under the same names would
-    read them and wait for ranks that are gone, so each group has its own prefix.
+    read them and wait for ranks that no longer exist, so each group has its own prefix.
     """
     store, own_rank, ranks = next(rendezvous("env://"))
     return store, own_rank, ranks
@@ -208,7 +208,9 @@ def in_step(device: torch.device) -> Iterator[None]:
 
 
 class Agreement:
-    """Numbers that the ranks compare on their CPUs, so that no GPU waits. Every rank makes one at the same time."""
+    """Exchanges numbers that ranks compare on their CPUs, so that no GPU waits. Every rank creates one at the same
+    time.
+    """
 
     def __init__(self) -> None:
         several = dist.is_initialized() and dist.get_world_size() > 1

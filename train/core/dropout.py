@@ -1,4 +1,4 @@
-"""Dropout and drop path of any model, which a `DropoutConfig` sets once the model is made.
+"""Dropout and drop path for any model, applied after the model is built according to a `DropoutConfig`.
 
 Layers that can drop derive from `Dropping`, blocks with residual branches from `ResidualBlock`. Their rates are 0 at
 first, and outside of training nothing is dropped. Draws come from torch's generator, which a step seeds (see
@@ -63,7 +63,7 @@ class Dropout(Dropping):
 
 
 class AttentionRate(Dropping):
-    """The rate of dropout of attention, for a layer that has another rate itself."""
+    """Dropout rate of attention, for a layer that has a separate rate itself."""
 
     drops = "attention"
 

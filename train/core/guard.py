@@ -3,7 +3,7 @@
 An encoder has collapsed if its features no longer distinguish samples; its loss need not show it. `measure_spread`
 (collapse.py) measures the sample vectors of a step's batch: the model's `features`, or the outputs of its `watched`
 method, such as the encoder's and the teacher's. If tokens are watched, their rank is measured too: a run whose tokens
-all move along one line keeps the variance of its samples.
+all vary along one line keeps the variance of its samples.
 
 The threshold comes from the run's first measurement, before its first step, since encoders differ too much initially
 for a common threshold. It is saved in the tally of checkpoints.
@@ -30,13 +30,13 @@ from .parallel import gathered_root
 log = logging.getLogger(__name__)
 
 LINES = {"variance": (0.0, 0.02), "rank me": (1.0, 0.1), "token rank": (1.0, 0.2)}
-"""By measure: the value for collapsed features, and the position of the threshold as a fraction of the distance from
-that value to the first measurement.
+"""For each measure: the value for collapsed features, and the position of the threshold as a fraction of the distance
+from that value to the first measurement.
 """
 SHARED = {"token rank"}
-"""Measures that count only if all watched outputs lie below their threshold. For the others each encoder is judged
-alone, since a collapsed student takes some 1 / (1 - momentum) steps to collapse its teacher. In healthy runs a
-student's token rank alone can stay low for long, while its samples differ more than ever.
+"""Measures that count only if all watched outputs lie below their thresholds. For other measures, each encoder is
+judged separately, since a collapsed student takes some 1 / (1 - momentum) steps to collapse its teacher. In healthy
+runs, a student's token rank alone may stay low for a long time while its samples differ more than ever.
 """
 LEAST = 1e-4
 """Smallest distance of a threshold from the collapsed value, for runs that begin there."""

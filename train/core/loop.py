@@ -47,7 +47,7 @@ from .weights import encode_model, load_matching_weights
 log = logging.getLogger(__name__)
 
 MEASURED_AFTER = 10
-"""The steps of a process after which the work of a step is counted, which takes as long as a step or two."""
+"""Steps of a process after which the operations of a step are counted, which takes as long as a step or two."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,14 +57,14 @@ class TrainerOptions(LoopSettings):
     Attributes:
         steps: Length of the whole run, over which the learning rate is planned; None uses the recipe's length.
         initial: File of initial weights (see `load_matching_weights`).
-        seed: Random seed of the initial weights and of the model's draws in a step.
+        seed: Random seed of the initial weights and of random draws during training.
         device: Device to train on.
         data: Description of the split, written to run.json.
         validation: Scores to compute during training; the weights with the best score are saved to best.safetensors.
         hooks: Further hooks, called before the built-in ones.
         sources: For a mixture, the name of each source in the metrics and its number of samples, in the order of
             `batch.source`.
-        settings: Settings of the loop, instead of those given one by one.
+        settings: Settings of the loop, instead of individual arguments.
     """
 
     steps: PositiveInt | None = None
@@ -291,7 +291,7 @@ class Trainer:
                     publish(self.out / "model.safetensors", data)
 
     def _advance(self, goal: int) -> None:
-        """Train up to step `goal`, calling all hooks after each step. Their time does not count as part of a step."""
+        """Train up to step `goal`, calling all hooks after each step. Their time is not counted as part of a step."""
         batches, hooks_s = endless(self.loader), dict[str, float]()
         if self._guard.mode == "rollback" and not self.step:
             self.save()

@@ -1,4 +1,4 @@
-"""metrics.jsonl: one line of JSON per step, in order, with no gap or repetition after a resume."""
+"""metrics.jsonl: one line of JSON per step, in order, without gaps or repetitions after a resume."""
 
 from __future__ import annotations
 
@@ -43,19 +43,19 @@ class StepMetrics:
         lr: Learning rate of the step.
         clips_per_s: Samples, views and ranks included, per second of wall time.
         data_wait_share: Fraction of the wall time, in [0, 1], in which this rank waited for its batch.
-        goodput: Fraction of the wall time since the run first began, restarts included, spent on steps that count,
-            without waiting for data; None if unknown.
+        goodput: Fraction of the wall time since the run first started, restarts included, that was spent on steps that
+            count, without waiting for data; None if unknown.
         flops: Operations of a step on this rank, forward and backward, counted once per process; None if unknown.
         mfu: Operations per second divided by the measured rate of a large matrix product; None if unknown.
-        skipped: Whether the weights were left unchanged since the loss or gradient, which may then be NaN, was not
-            finite.
+        skipped: Whether the weights were left unchanged because the loss or gradient was not finite; these may then be
+            NaN.
         val: Scores on held-out samples after the step, by name; empty if it was not validated.
         grad_norms: Gradient norm of each part of the model, by the first word of its parameters' names.
         seconds: Seconds of this rank in each part of the step: waiting for and moving data, forward, backward and
             optimiser; validation and checkpoint are those since the previous step.
         spread: Spread of the features of the step's samples, by name (guard.py); empty if it was not measured.
         peak_bytes: Peak memory of this process in bytes, on the host and the device.
-        sources: For each source of a mixture: `samples` read by all ranks since the run began, `epoch` (the samples
+        sources: For each source of a mixture: `samples` read by all ranks since the run started, `epoch` (the samples
             divided by the source's size), and `loss`, the mean loss of its samples in the step, absent if there are
             none.
     """
@@ -239,7 +239,7 @@ class TrainProgress:
         self._progress.__exit__(kind, error, traceback)
 
     def update(self, metrics: StepMetrics) -> None:
-        """Show the metrics of a step."""
+        """Format the metrics of a step."""
         self._recent.append(metrics)
         if metrics.val:
             self.note(

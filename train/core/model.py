@@ -1,8 +1,8 @@
-"""The interface of models: a config that builds a model on token grids, and a module that maps a batch to its loss.
+"""The interface of models: a config that builds a model for token grids, and a module that maps a batch to its loss.
 
-A loss has named parts. The mean of a batch is not the mean of its halves' means if the halves have different weights.
-So each part keeps the weighted sum of its errors and the sum of the weights, and is divided last, by the weight of the
-whole step: means are exact over ranks and micro-batches.
+A loss has named parts. The mean of a batch differs from the mean of its halves' means if the halves have different
+weights. So each part keeps the weighted sum of its errors and the sum of the weights, and is divided last, by the
+weight of the whole step: means are exact over ranks and micro-batches.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .dropout import DropoutConfig, set_dropout
 from .process import seeded
 
 LEAST = 1e-12
-"""The smallest divisor, so that a mean over no weight is 0."""
+"""Smallest divisor, so that a mean with zero weight is 0."""
 
 
 class TrainingBatch(Protocol):
@@ -140,7 +140,7 @@ def of_labels(scores: Tensor, label: Tensor) -> LossPart:
 
     Args:
         scores: Logits (B, C).
-        label: Labels int64 (B,); samples with label -1 do not count.
+        label: Labels int64 (B,); samples with label -1 are ignored.
     """
     return weighted(F.cross_entropy(scores, label.clamp_min(0), reduction="none"), (label >= 0).float())
 
@@ -158,14 +158,16 @@ def squared(made: Tensor, wanted: Tensor, weight: Tensor, share: float = 1.0) ->
 
 
 def _compute_mean_square(x: Tensor) -> Tensor:
-    """Return the mean square over the last axis. A compiler fuses the squares and their mean by itself."""
+    """Return the mean square over the last axis. A compiler fuses the squares and their mean automatically."""
     if torch.compiler.is_compiling():
         return x.square().mean(dim=-1)
     return cast(Tensor, _MeanSquare.apply(x))  # type: ignore[no-untyped-call]
 
 
 class _MeanSquare(torch.autograd.Function):
-    """The mean square over the last axis, which makes no tensor of squares: half the time of mse_loss and a mean."""
+    """Compute the mean square over the last axis without a tensor of squares, in half the time of mse_loss and a
+    mean.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -184,7 +186,7 @@ def widen(x: Tensor) -> Tensor:
 
 
 Grids = Mapping[str, TokenGrid]
-"""The token grids of a batch, by the name of the data that is tokenised, such as "video" and "audio"."""
+"""Token grids of a batch, by the name of the tokenised data, such as "video" and "audio"."""
 
 
 def need_mask(mask: MaskBatch | None) -> MaskBatch:
@@ -195,7 +197,7 @@ def need_mask(mask: MaskBatch | None) -> MaskBatch:
 
 
 class Model(nn.Module, ABC, Generic[BatchT]):
-    """A model of one kind of batch, which can be rebuilt from its config and `grids`.
+    """A model for one kind of batch, which can be rebuilt from its config and `grids`.
 
     Pass the class of its config in the class statement: `class Mine(Model[VideoBatch], config=MineConfig)`.
 
@@ -208,7 +210,7 @@ class Model(nn.Module, ABC, Generic[BatchT]):
     whole_graph: bool = False
     float32_on_cpu: bool = False
     encoder_parts: ClassVar[tuple[str, ...]] = ()
-    """The names of the modules and parameters that make its features; empty where they cannot be taken out."""
+    """Names of the modules and parameters that compute its features; empty if they cannot be extracted."""
 
     def __init_subclass__(cls, *, config: type[ModelConfig[Any]] | None = None, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -250,7 +252,7 @@ class Model(nn.Module, ABC, Generic[BatchT]):
         return weights
 
     def unused(self, data: DataConfig[BatchT]) -> Iterable[nn.Parameter]:
-        """Return the parameters that get no gradient from these data, such as heads of masks that the data lack.
+        """Return the parameters that receive no gradient from this data, such as heads for masks that the data lacks.
 
         They are not trained, because DistributedDataParallel waits for the gradients of all trained parameters.
 
@@ -270,8 +272,8 @@ class Model(nn.Module, ABC, Generic[BatchT]):
         """
 
     def forward(self, batch: BatchT) -> Losses:
-        """Return the same as `loss`. Training steps call the module, so that DistributedDataParallel synchronises
-        gradients.
+        """Return the same result as `loss`. Training steps call the module, so that DistributedDataParallel
+        synchronises gradients.
         """
         return self.loss(batch)
 
@@ -333,12 +335,12 @@ class ModelConfig(Config, ABC, Generic[BatchT]):
 
     @property
     def most_labels(self) -> int | None:
-        """The number of different labels that the model can take; None if it uses no labels."""
+        """Number of different labels that the model supports; None if it uses no labels."""
         return None
 
     @property
     def most_ids(self) -> int | None:
-        """The number of token ids that the model can take, its field `vocabulary`; None if it reads none."""
+        """Number of token ids that the model supports, its field `vocabulary`; None if it reads none."""
         found = getattr(self, "vocabulary", None)
         return found if isinstance(found, int) else None
 

@@ -32,7 +32,7 @@ class Average:
 
     Attributes:
         decay: Weight of the average in each step, capped at (1 + step) / (10 + step) so that the initial weights are
-            soon forgotten.
+            forgotten soon.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -65,8 +65,9 @@ def move_towards(averages: Iterable[Tensor], weights: Iterable[Tensor], decay: f
 
 
 Shape = Literal["cosine", "linear", "exponential", "constant", "multistep", "trapezoid"]
-"""How the learning rate falls after the warm-up: along half a cosine or a line, by a factor in each step or in some
-steps, not at all, or only at the end of the run."""
+"""How the learning rate falls after the warm-up: along half a cosine or a line, by a factor at each step or at some
+steps, not at all, or only at the end of the run.
+"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -213,12 +214,12 @@ def build_optimiser(model: nn.Module, config: OptimiserConfig) -> torch.optim.Ad
 def compute_layer_rates(model: nn.Module, decay: float) -> dict[str, float]:
     """Return each parameter's learning-rate factor by name: `decay` to the power of the number of blocks above it.
 
-    The blocks are the model's first stack (see `named_blocks`). Parameters created before the stack count as below it,
-    all others as above it.
+    The blocks are the model's first stack (see `named_blocks`). Parameters created before the stack belong below it,
+    all others above it.
 
     Args:
         model: The model.
-        decay: Factor per block; 1 gives all parameters the same rate.
+        decay: Factor per block; with 1, all parameters have the same rate.
 
     Raises:
         ValueError: `decay` is not 1 and the model has no blocks.

@@ -146,7 +146,7 @@ class TrainingSettings(LoopSettings, CacheSettings):
 class TrainOptions(TrainingSettings):
     """The options of `train`.
 
-    A continued run keeps the version of the split that it began with. Weights of `initial` are loaded where names and
+    A continued run keeps the split version with which it started. Weights of `initial` are loaded where names and
     shapes match. Scores on `val` are measured on the CPU, every `every` steps and at the end; the weights with the best
     score are saved in best.safetensors. Scores on `probe` are measured on the run's device (evaluate/online.py).
     """

@@ -23,7 +23,7 @@ from .options import Compile
 log = logging.getLogger(__name__)
 
 BLOCKS = ("blocks", "encoder", "decoder")
-"""The names of the `nn.ModuleList`s that hold a model's blocks."""
+"""Names of the `nn.ModuleList`s that contain a model's blocks."""
 
 
 def named_blocks(model: nn.Module) -> list[tuple[str, nn.Module]]:
@@ -44,7 +44,7 @@ def list_blocks(model: nn.Module) -> list[nn.Module]:
 
 
 def compile_parts(model: nn.Module, how: Compile, device: torch.device) -> None:
-    """Compile the model in place: none of it, each of its blocks, or all of it as one graph.
+    """Compile the model in place: nothing, each of its blocks, or all of it as one graph.
 
     "auto" compiles nothing on a CPU, where a whole model gained 3 to 6 % of a step for 45 to 49 s of compiling, and
     blocks 2 to 4 % for 17 to 20 s. On CUDA devices "auto" compiles the whole model if it is one graph
@@ -94,7 +94,7 @@ def what_triton_lacks(device: torch.device) -> str | None:
 def recompute_blocks(model: nn.Module) -> None:
     """Make each block of a model keep only its inputs, for about a third more computation (Chen et al., 2016).
 
-    Gradients stay the same, also with dropout.
+    Gradients are unchanged, also with dropout.
 
     Args:
         model: The model, changed in place.
@@ -126,9 +126,9 @@ class _Divided(Protocol):
 def divide(model: nn.Module, device: torch.device, dtype: torch.dtype = torch.float32, *, replicas: int = 1) -> None:
     """Divide the rows of all matrices among the ranks, in place; each block gathers its rows while it computes.
 
-    Vectors and scalars stay whole on each rank, in float32 (see `share_rest`). Without a process group nothing happens.
-    The optimiser must be built afterwards. Source: FSDP (Zhao et al., 2023; hybrid sharding, section 3.2.2), as torch's
-    `fully_shard`.
+    Vectors and scalars are replicated on each rank, in float32 (see `share_rest`). Without a process group nothing
+    happens. The optimiser must be built afterwards. Source: FSDP (Zhao et al., 2023; hybrid sharding, section 3.2.2),
+    as torch's `fully_shard`.
 
     Args:
         model: The model.
@@ -184,8 +184,8 @@ def share_rest(module: nn.Module) -> None:
 
 
 def wrap_for_ranks(model: nn.Module, device: torch.device) -> nn.Module:
-    """Return the module that a training step calls: the model itself without a group or if it is divided, else a
-    DistributedDataParallel.
+    """Return the module that a training step calls: the model itself without a process group or if it is sharded, else
+    a DistributedDataParallel.
 
     Args:
         model: The model.

@@ -90,7 +90,8 @@ def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
 
 
 def derive_step_seed(seed: int, step: int, rank: int, micro_batch: int) -> int:
-    """Return the seed of a model's random draws, such as dropout, in a micro-batch; resumed runs draw the same.
+    """Return the seed of a model's random draws, such as dropout, in a micro-batch; a resumed run draws the same
+    values.
 
     Args:
         seed: Seed of the run.
@@ -137,7 +138,7 @@ def keep_memory(device: torch.device) -> Iterator[None]:
 
 
 class StopRequest:
-    """A context manager: SIGTERM and the first Ctrl-C set `asked`; a second Ctrl-C interrupts as usual, also where
+    """A context manager: SIGTERM and the first Ctrl-C set `asked`; a second Ctrl-C interrupts as usual, even where
     SIGINT is ignored, as in a job that a script started in the background.
 
     SIGTERM may arrive more than once for one stop, from a scheduler to all processes and from torchrun to its ranks.

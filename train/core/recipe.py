@@ -1,6 +1,7 @@
 """A recipe: all settings of a training run except the split that it trains on.
 
-A model's losses of classes reach the masks that follow them (masks.ByClass) by channels, which its masks get here.
+A model's per-class losses reach the masks that follow them (masks.ByClass) through channels, which the masks receive
+here.
 """
 
 from dataclasses import dataclass, field, fields, is_dataclass, replace
@@ -161,7 +162,7 @@ class Recipe(Config, Generic[BatchT]):
         """Return the number of steps of a run.
 
         It is the schedule's `steps`, or enough steps to show all samples `epochs` times. With a token budget, where the
-        batch size changes over the run, it is the smallest number that shows enough samples.
+        batch size changes over the run, it is the smallest number that covers enough samples.
 
         Args:
             location: Location of a split, or an open mixture.

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class SourceCounts:
-    """The sources of a mixture: their sizes in samples by name, and the rows that a sample has in a batch."""
+    """The sources of a mixture: their sizes in samples by name, and the number of rows per sample in a batch."""
 
     sizes: Mapping[str, int]
     views: int = 1
@@ -46,7 +46,7 @@ class SourceCounts:
 class Recorder(Hook):
     """Receives the results of steps in order and passes their metrics to all hooks.
 
-    On a CUDA device results are read one step later, so that the device always has a step queued. More than
+    On a CUDA device, results are read one step later, so that the device always has a step queued. More than
     `most_skips` skipped steps in a row end the run.
 
     Attributes:

@@ -72,7 +72,7 @@ class ReplayedStep:
         replaced: Samples that the run read but that are now replaced by others, by their first row in the step's
             batches.
         recorded: Whether the run recorded the split versions of this step. If not, the run may have read other samples
-            in place of samples that were removed.
+            instead of samples that were removed.
         data: The split or mixture that was read.
         recipe: The recipe of the run.
     """

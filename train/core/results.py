@@ -54,7 +54,7 @@ class Tally:
     """Totals of a run, saved in its checkpoints.
 
     Attributes:
-        began_unix_s: Unix time at which the run first began.
+        began_unix_s: Unix time at which the run first started.
         useful_s: Seconds spent on steps that count, without waiting for data; steps repeated after a restart count
             once.
         skipped: Number of skipped steps.
@@ -78,5 +78,5 @@ class Tally:
 
     @property
     def goodput(self) -> float:
-        """Fraction, in [0, 1], of the wall time since the run began that was spent on steps that count."""
+        """Fraction, in [0, 1], of the wall time since the run started that was spent on steps that count."""
         return min(self.useful_s / max(time.time() - self.began_unix_s, 1e-9), 1.0)

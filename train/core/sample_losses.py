@@ -1,4 +1,4 @@
-"""sample_losses.npy, which has the loss of each sample of each step of a run; and the samples that stand out."""
+"""sample_losses.npy, which contains the loss of each sample of each step of a run; and the samples that stand out."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ SAMPLE_LOSSES = "sample_losses.npy"
 
 
 class SampleLosses(Hook):
-    """The losses of the samples of each step in the file sample_losses.npy of a run, float32 (steps, samples), in the
-    order of `replay`'s batches; a step that is not done is 0. A step that a restart repeats is written again.
+    """Losses of the samples of each step in the file sample_losses.npy of a run, float32 (steps, samples), in the order
+    of `replay`'s batches; 0 for steps that were not done. A step that is repeated after a restart is written again.
     """
 
     timed = ""
@@ -76,7 +76,7 @@ class SampleLosses(Hook):
 
 
 AROUND = 10
-"""The steps before and behind a step with whose losses its own are compared."""
+"""Steps before and after a step with whose losses its own are compared."""
 
 
 def read_step_losses(run: Path, step: int) -> npt.NDArray[np.float32] | None:

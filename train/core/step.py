@@ -3,7 +3,7 @@
 The gradients of several micro-batches equal the gradients of one batch of all their samples.
 
 That needs the total weight of all micro-batches before the first backward pass. With a single loss part, the loss is
-divided by an approximate weight and the gradients are corrected at the end. With several parts one factor is not
+divided by an approximate weight, and the gradients are corrected at the end. With several parts one factor is not
 enough, so an extra forward pass computes the weights first.
 """
 
@@ -52,7 +52,7 @@ class Batches(Protocol):
 
 @runtime_checkable
 class EndlessBatches(Protocol):
-    """A loader whose `repeat` runs from one epoch into the next without a pause; the trainer prefers it."""
+    """A loader whose `repeat` continues from one epoch to the next without a pause; the trainer prefers it."""
 
     def repeat(self) -> Iterator[TrainingBatch]: ...
 
@@ -156,7 +156,7 @@ def measure_peak_rate(device: torch.device, dtype: torch.dtype) -> float:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepReport:
-    """The results of a step, which may not have arrived from the device yet.
+    """Results of a step, which may not have arrived from the device yet.
 
     Attributes:
         values: float32 (3 + parts + groups,) over all ranks: the loss, the gradient norm, the number of ranks asked to
@@ -303,8 +303,8 @@ class Stepper:
             of_sources: Receives the losses of each source of a mixture.
 
         Returns:
-            The names of the loss parts, and this rank's contribution to the loss and to the means of the parts, float32
-                (1 + parts,).
+            Names of the loss parts, and this rank's contribution to the loss and to the means of the parts, float32 (1
+            + parts,).
         """
         last = len(batches) - 1
         with sharing(self._module, now=last == 0):

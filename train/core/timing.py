@@ -9,7 +9,7 @@ from typing import cast
 import torch
 
 PARTS = ("data", "forward", "backward", "optimiser", "guard", "probe", "validation", "checkpoint", "hooks")
-"""The parts of a step's time, in their order; those from the guard's on are since the step before."""
+"""Parts of a step's time, in order; from the guard's part on, they date from the end of the previous step."""
 
 
 class StepClock:

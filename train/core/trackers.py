@@ -25,7 +25,7 @@ from .metrics import StepMetrics
 log = logging.getLogger(__name__)
 
 EVERY_S = 5.0
-"""How often metrics.prom is written, and metrics are sent to a collector."""
+"""How often metrics.prom is written and metrics are sent to a collector."""
 
 
 class Tracker(Protocol):
@@ -40,7 +40,7 @@ class Tracker(Protocol):
         """
 
     def close(self) -> None:
-        """Flush and close, so that the tool has all numbers."""
+        """Flush and close, so that the tool receives all numbers."""
 
 
 class Trackers(Hook):
@@ -283,7 +283,7 @@ def format_metric_name(name: str) -> tuple[str, str]:
 
 
 def _run_id(run: Path) -> str:
-    """Return a unique id of a run for tools that hold many runs, the same after a restart."""
+    """Return a unique id of a run for tools that store many runs; it is unchanged after a restart."""
     return f"{re.sub(r'[^A-Za-z0-9_-]', '-', run.name)[:40]}-{hashlib.sha256(str(run).encode()).hexdigest()[:12]}"
 
 

@@ -33,7 +33,7 @@ BEST = "best.safetensors"
 
 
 class Measured(Protocol):
-    """A score of a model: its name, its value, and which way is better."""
+    """A score of a model: its name, its value, and whether higher or lower is better."""
 
     @property
     def name(self) -> str: ...
@@ -91,7 +91,9 @@ class Validator(Hook):
         return event.step == event.run.steps or event.step % self._settings.every == 0 or self.is_in_vain(event.step)
 
     def after(self, event: StepEvent) -> None:
-        """Log the scores. The best weights are written after their checkpoint, so no resume goes back before them."""
+        """Log the scores. The best weights are written after their checkpoint, so a resume never goes back before
+        them.
+        """
         event.settle(lambda: self.measure(event.step))
         if self.improved:
             event.run.tally.best = self.best

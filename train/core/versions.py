@@ -36,7 +36,7 @@ _REMOVED = "removed-{}.parquet"
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class SeenSplit:
-    """A split as a run read it: its version and fingerprint, and the samples that were removed from it, int64 (R,)."""
+    """A split as read by a run: its version and fingerprint, and the samples that were removed from it, int64 (R,)."""
 
     version: int
     fingerprint: str
@@ -85,7 +85,7 @@ class VersionRecord(Hook):
 
 
 def find_splits_at(run: Path, step: int) -> list[SeenSplit] | None:
-    """Return the splits as the run saw them in a step, in order; None if this is not recorded.
+    """Return the splits as the run read them in a step, in order; None if this is not recorded.
 
     Args:
         run: Folder of the run.

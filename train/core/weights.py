@@ -31,7 +31,7 @@ _CHUNK_BYTES = 1 << 20
 
 
 class RunFileError(ResumeError):
-    """A file of a run is not as it was written."""
+    """A file of a run differs from what was written."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,7 +53,7 @@ class FileSum:
             raise RunFileError(f"{path.name} has {size} bytes, but was written with {self.size_bytes}")
 
     def begun(self, path: Path) -> xxhash.xxh3_128:
-        """Return the hash of a file that begins with these bytes, to which more can be added.
+        """Return the hash of a file that begins with these bytes, which can be extended.
 
         Raises:
             RunFileError: The file begins differently, is shorter, missing or not a regular file, or cannot be read.
@@ -279,7 +279,7 @@ def make_metadata(model: nn.Module, about: Mapping[str, str] | None = None) -> d
 
 
 def pack_weights(weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
-    """Return a safetensors file with a checksum of metadata and tensors; equal inputs give equal bytes.
+    """Return a safetensors file with a checksum of metadata and tensors; equal inputs result in equal bytes.
 
     Args:
         weights: Tensors by name.
@@ -358,7 +358,7 @@ def load_matching_weights(model: nn.Module, path: str | Path) -> list[str]:
 
 
 def compute_weights_sum(path: Path) -> tuple[str, int]:
-    """Return the checksum of a model's file, and the step after which it was written, 0 if not recorded.
+    """Return the checksum of a model's file, and the step after which it was written, 0 if unknown.
 
     The checksums of several parts are joined by dashes.
     """

@@ -1,10 +1,10 @@
-"""Fine-tuning: trains the encoder of a run further, with labels, in the training loop of all recipes.
+"""Fine-tuning: trains the encoder of a run on labels, in the same training loop as all recipes.
 
 The classifier is the encoder of a masked autoencoder, the mean of its tokens, and a linear layer, as in MAE (He et al.,
 2022, appendix A.1) and VideoMAE (Tong et al., 2022, appendix): no token is hidden, and labels are mixed (mixup) and
 smoothed. For video, the mean over tokens is normalised, as in the authors' code; for other data, tokens are normalised
 before the mean. Other models with features get a norm and a linear layer on top (`EncoderClassifier`). Papers with
-another fine-tuning have a finetune.py.
+other fine-tuning have a finetune.py.
 
 Differences from the authors' code: CutMix only with `--set model.cutmix=1.0`; no RandAugment, no random erasing, and
 drop path only with `--set model.dropout.path=0.1`; for images and spectrograms the norm is before the mean over tokens,
@@ -59,7 +59,7 @@ CONFUSED = (
     "class's samples."
 )
 COUNTED = 1000
-"""The most samples whose lists of classes are counted for the baseline."""
+"""Maximum number of samples whose lists of classes are counted for the baseline."""
 _AT_ONCE = 64
 
 
@@ -80,7 +80,7 @@ class ClassifierConfig(LabelsConfig[BatchT]):
 
 
 class Classifier(MediaEncoder[BatchT], config=ClassifierConfig):
-    """Scores classes; its encoder has the names of the autoencoder's, so that its weights can be loaded."""
+    """Classifies samples; the encoder's names match the autoencoder's, so that its weights can be loaded."""
 
     def __init__(self, config: ClassifierConfig[BatchT], grids: Grids) -> None:
         super().__init__(config, grids)
@@ -310,7 +310,7 @@ def score_views(
 ) -> tuple[Tensor, Tensor]:
     """Compute the classifier's scores of all labelled samples of a split.
 
-    With several views they are the mean over views of the class probabilities. The first view is the usual test view:
+    With several views, they are means of the class probabilities over the views. The first view is the usual test view:
     the whole sample, or its centre. The others are cropped as in training, and clips and audio start at random times if
     the config allows it.
 

@@ -83,7 +83,7 @@ class Example:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Compared(Example):
-    """Rows of a batch next to their reconstruction by the model.
+    """Rows of a batch next to the model's reconstructions.
 
     Attributes:
         batch: The original batch.
@@ -143,7 +143,7 @@ class Confusion(Example):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingLoss:
-    """The name of a training loss, and its value for a trivial predictor, shown as a line in the plot of the loss."""
+    """Name of a training loss, and its value for a trivial predictor, drawn as a line in the loss plot."""
 
     name: str = "The mean squared error over the target tokens' normalised pixels"
     baseline: str = "predicting every patch's mean"
@@ -177,7 +177,8 @@ class Evaluation:
 class Mixture:
     """The mixture share * model + (1 - share) * baseline with the lowest error.
 
-    It shows whether a model contributes beyond the baseline: a model that only repeats it has the same error.
+    It shows whether a model contributes anything beyond the baseline: a model that only repeats the baseline has the
+    same error.
     """
 
     error: float
@@ -214,7 +215,7 @@ class Evaluate(Protocol):
 
 
 class Drawn(Protocol):
-    """Generates `count` items with a trained model, on the CPU in eval mode, as an example for a page.
+    """Generates `count` items with a trained model, on the CPU in eval mode, as examples for a page.
 
     `rounds` is the number of decoding rounds, `temperature` overrides the model's default unless it is None, and `seed`
     determines all random draws. Real samples of the split `data` appear next to the generated ones.
@@ -311,7 +312,7 @@ NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight
 
 
 def accuracy(scores: Tensor, label: Tensor) -> float:
-    """Return the fraction of samples whose highest score is at their label; of equal scores the first counts.
+    """Return the fraction of samples whose highest score is at their label; among equal scores, the first counts.
 
     Args:
         scores: Scores (n, C).
@@ -352,7 +353,7 @@ def compute_macro_f1(predicted: Tensor, label: Tensor) -> float:
 def compute_mean_average_precision(scores: Tensor, has: Tensor) -> float:
     """Return the mean over classes of the average precision.
 
-    Samples with equal scores count as one rank, as in scikit-learn. Classes without samples do not count.
+    Samples with equal scores share one rank, as in scikit-learn. Classes without samples are ignored.
 
     Args:
         scores: Scores (n, C).

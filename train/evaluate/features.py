@@ -6,10 +6,10 @@ A probe is k-NN, a linear layer, or a query that attends to tokens. In k-NN, the
 class, weighted by exp(cosine / 0.07) (Wu et al., Unsupervised Feature Learning via Non-Parametric Instance
 Discrimination, 2018, section 3.4), on plain or whitened features.
 
-The linear probe is logistic regression with an L2 penalty chosen by cross-validation on the training samples. A fold
-holds neighbours: samples are sorted by key, so samples from one source, which are often similar, follow one another. If
-similar samples were in both parts of a fold, weak penalties would look too good. The problem is convex and solved by
-L-BFGS from zero in float64, so the result does not depend on a seed.
+The linear probe is logistic regression with an L2 penalty chosen by cross-validation on the training samples. Folds
+contain contiguous samples: these are sorted by key, so samples from one source, which are often similar, follow one
+another. If similar samples were in both parts of a fold, weak penalties would look too good. The problem is convex and
+solved by L-BFGS from zero in float64, so the result does not depend on a seed.
 
 The attentive probe is a learned query that attends to the tokens, and a linear layer that reads the result (V-JEPA:
 Bardes et al., Revisiting Feature Prediction for Learning Visual Representations from Video, 2024, section 4.1, without
@@ -63,7 +63,7 @@ AUGMENTATIONS: Mapping[str, object] = {
 
 @runtime_checkable
 class GivesFeatures(Protocol):
-    """A model that gives a vector of each sample: float32 (B, D)."""
+    """A model with a feature vector per sample: float32 (B, D)."""
 
     def features(self, batch: Any) -> Tensor: ...
 
@@ -338,8 +338,8 @@ def whiten(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
     """Apply PCA whitening, fitted on `train`.
 
     Components whose variance is only rounding error are dropped. Features often vary along a few directions, which then
-    determine the distances; after whitening all directions count equally. n should be several times D: with n <= D
-    samples, all would be equally far apart.
+    dominate the distances; after whitening, all directions have equal weight. n should be several times D: with n <= D
+    samples, all distances would be equal.
 
     Args:
         train: Training features (n, D).

@@ -60,7 +60,7 @@ class NGrams:
 
     Attributes:
         single: Count of each id, plus 1: float32 (V,).
-        pairs: Count of each id followed by another one in its document: float32 (V, V).
+        pairs: How often each id is followed by each other id in a document: float32 (V, V).
     """
 
     single: npt.NDArray[np.float32]
@@ -261,9 +261,9 @@ def fill_in(
 ) -> Tensor:
     """Draw the hidden ids by iterative decoding, with the same number of hidden ids in each row.
 
-    In each round all hidden ids are drawn from the softmax of their logits, and the most certain ones are fixed: after
-    round r of R, the cosine of r / R determines how many stay hidden, at least one fewer than before. Certainty is the
-    log probability plus Gumbel noise times `temperature` times (1 - r / R).
+    In each round, all hidden ids are drawn from the softmax of their logits, and the most certain ones are fixed: after
+    round r of R, the cosine of r / R determines how many remain hidden, at least one fewer than before. Certainty is
+    the log probability plus Gumbel noise times `temperature` times (1 - r / R).
 
     Args:
         predict: The model.

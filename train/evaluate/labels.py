@@ -1,10 +1,10 @@
 """Label losses of classifiers: class weights, label smoothing, mixup and CutMix.
 
 Mixup (Zhang et al., 2018) mixes two samples and their labels by a ratio from a Beta distribution. CutMix (Yun et al.,
-2019) pastes a box of one sample into the other, and the ratio is the remaining area; for a clip, the box is the same at
-all times. Images, clips and spectrograms are mixed before the model reads them; mixed pixels are rounded, as in timm's
+2019) pastes a box of one sample into the other, and the ratio is the remaining area; for a clip, the box is the same in
+all frames. Images, clips and spectrograms are mixed before the model reads them; mixed pixels are rounded, as in timm's
 loader. One mixture is used for a whole batch, which is mixed with itself in reverse order, as in timm. It is drawn from
-the keys of the batch, so a resumed run mixes the same.
+the keys of the batch, so a resumed run draws the same mixtures.
 
 Labels are smoothed as by Szegedy et al. (2016). Class weights multiply both the error of a sample and its weight in the
 mean, as in torch's cross-entropy.
@@ -80,7 +80,7 @@ class LabelsConfig(ModelConfig[BatchT], ABC, Generic[BatchT]):
 
 @dataclass(frozen=True, slots=True)
 class LabelMixture:
-    """The mixture of a batch with itself in reverse order.
+    """Mixture of a batch with the same batch in reverse order.
 
     Attributes:
         share: Weight of each sample in its mixture.
@@ -172,7 +172,7 @@ def cut_box(rows: int, columns: int, share: float, draw: np.random.Generator) ->
 def label_loss(config: LabelsConfig[BatchT], scores: Tensor, labels: Tensor, mixture: LabelMixture | None) -> Losses:
     """Return the cross-entropy of the label, or the mean over classes if samples have several labels.
 
-    Samples without a label do not count.
+    Samples without a label are ignored.
 
     Args:
         config: Settings of the classifier.

@@ -1,4 +1,4 @@
-"""A probe during training: k-NN and a linear layer on the model's features of a few samples.
+"""A probe during training: k-NN and a linear layer on the model's features for a few samples.
 
 The samples are decoded once, before the run, and stay in memory. One half is used for training and the other for
 testing, so the split may be one that the run has never seen. The linear layer is fitted in closed form (ridge
@@ -27,7 +27,7 @@ from .evaluation import accuracy
 from .features import GivesFeatures, drop_augmentation, has_label_lists, knn_scores, yield_labelled_batches
 
 SAMPLES, AT_ONCE = 512, 64
-"""How many samples are measured, half of them known, and how many are in a batch."""
+"""Number of measured samples, half of which are references, and number of samples in a batch."""
 NEIGHBOURS, PENALTY = 10, 1e-2
 """Number of neighbours of k-NN, and penalty of the linear layer on standardised features, relative to the number of
 training samples.

@@ -24,7 +24,7 @@ from maskstream.train.nn.pair_model import PairModel, need_masks
 from .evaluation import NORMALISED, Compared, Evaluation, Score, Similarities, TrainingLoss, read_batches
 
 MEASURED = 256
-"""The largest number of samples for the errors, for the average tokens and for retrieval."""
+"""Maximum number of samples for the errors, for the average tokens and for retrieval."""
 PARTS = ("video patches", "patches of sound")
 MATCHING = (
     "Rows are clips and columns are their audio, in the same order; bright cells are similar. Pairs are on the "

@@ -29,7 +29,7 @@ Guess = Callable[[VideoTokens, Tensor, MaskBatch], Tensor]
 POWER = 4.0
 """Exponent of the distance in `interpolate_colours`; of 2, 3, 4 and 6 the best on the sample clips."""
 FRAME_PX = 4.0
-"""The distance of two frames that lie one after the other in a clip, as `interpolate_colours` counts it, in pixels."""
+"""Distance of two consecutive frames of a clip in `interpolate_colours`, in pixels."""
 ROUNDS = 40
 RELAXATION = 1.85
 """Over-relaxation factor in `interpolate_pixels`; after 100 rounds its error on the sample clips is 0.2 % lower."""
@@ -229,7 +229,7 @@ class PixelLosses:
 
     @property
     def best(self) -> str:
-        """The name of the best guess."""
+        """Name of the best baseline."""
         return min(self.guesses, key=lambda name: self.guesses[name])
 
     def score(self, of: str, name: str = "MSE of hidden pixels") -> Score:
@@ -298,7 +298,7 @@ def measure_guesses(tokens: VideoTokens, predicted: Iterable[tuple[Tensor, MaskB
 
 
 def _relax_hidden(values: Tensor, hidden: Tensor, time: float) -> Tensor:
-    """Return values (B, T, H, W, C) in which `hidden` ones (B, T, H, W) are the means of their neighbours.
+    """Return values (B, T, H, W, C) in which the `hidden` ones (B, T, H, W) are means of their neighbours.
 
     Cells of one colour of a checkerboard depend only on the other colour, so all of them are computed at once.
     """
@@ -356,7 +356,7 @@ def _places(tokens: VideoTokens) -> tuple[Tensor, Tensor]:
 
 LEVELS = "levels of 255"
 MEASURED = 256
-"""The largest number of images that are measured."""
+"""Maximum number of images that are measured."""
 _AT_ONCE = 32
 READING = (
     "The centre crop of a held-out image, the patches that the encoder saw, and these patches with the model's "
@@ -430,8 +430,8 @@ def measure_pixels(
 
 
 def collect_held_out_pictures(config: ImageData, data: Manifest) -> list[ImageBatch]:
-    """Return shuffled images of a split with the recipe's masks, without random crops and colours; the same at each
-    call.
+    """Return shuffled images of a split with the recipe's masks, without random crops and colours; repeated calls
+    return the same images.
 
     Args:
         config: Settings of the data.

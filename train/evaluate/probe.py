@@ -42,7 +42,7 @@ from .unseen import check_unseen
 
 TRAINED, UNTRAINED, INPUTS = "pre-trained", "untrained", "inputs"
 WHITENED = "whitened10"
-"""The probe of neighbours whose features are whitened first; it is made where it is named."""
+"""The k-NN probe whose features are whitened first; it runs only if requested by name."""
 PROBE = "probe.json"
 """The file of a result in the folder of a run."""
 _AT_ONCE = 64
@@ -50,7 +50,7 @@ _AT_ONCE = 64
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reached:
-    """The results of one kind of encoder with one probe; `values` has the accuracy or mAP of each seed."""
+    """The results of one kind of encoder with one probe; `values` contains the accuracy or mAP of each seed."""
 
     encoder: str
     probe: str
@@ -58,7 +58,7 @@ class Reached:
 
     @property
     def mean(self) -> float:
-        """The mean over seeds."""
+        """Mean over seeds."""
         return sum(self.values) / len(self.values)
 
     @property
@@ -117,8 +117,8 @@ class ProbeResult:
         return found
 
     def headline(self) -> str:
-        """Return a sentence on the linear probe, or else the first one; "" without both pre-trained and untrained
-        encoders.
+        """Return a sentence on the linear probe, or on the first one if there is no linear probe; "" without both
+        pre-trained and untrained encoders.
         """
         names = sorted(dict.fromkeys(one.probe for one in self.reached), key=lambda name: name != "linear")
         own, other = (self.of(kind, names[0]) if names else None for kind in (TRAINED, UNTRAINED))
@@ -198,9 +198,9 @@ def compare_probes(
 ) -> dict[tuple[Path, ...], ProbeResult]:
     """Probe the encoders of runs on two labelled splits.
 
-    Encoders see whole samples. Where recipes differ only in masks or training, they share samples, untrained encoders
-    and raw inputs, which are measured once. The untrained encoders of a recipe have the seeds of the runs and those
-    after them.
+    Encoders see whole samples. If recipes differ only in masks or training, they share samples, untrained encoders and
+    raw inputs, which are measured once. The untrained encoders of a recipe have the seeds of the runs and those after
+    them.
 
     Args:
         runs: Folders of the runs.
@@ -209,7 +209,7 @@ def compare_probes(
         options: The fields of `ProbeOptions`.
 
     Returns:
-        A result for the runs of each recipe, by these runs.
+        Result for the runs of each recipe, by these runs.
 
     Raises:
         ValueError: A probe is unknown, a model has no features, the splits have different classes, or the probes or
@@ -359,7 +359,7 @@ def _count_classes(train: Manifest) -> tuple[int, bool]:
 
 
 def _list_seeds(of_runs: Sequence[int], count: int) -> tuple[int, ...]:
-    """Return `count` seeds: the seeds of the runs, each once, and the next larger ones."""
+    """Return `count` seeds: the distinct seeds of the runs, followed by larger ones."""
     found = list(dict.fromkeys(of_runs))[:count]
     while len(found) < count:
         found.append(max(found, default=-1) + 1)

@@ -1,6 +1,6 @@
 """Retrieval: document vectors of a text model, BM25 scores, and ranks of the relevant documents.
 
-Q queries, C documents, D channels. Queries without a relevant document do not count. Of documents with equal scores,
+Q queries, C documents, D channels. Queries without a relevant document are ignored. Among documents with equal scores,
 irrelevant ones are ranked first, so a model that scores all documents equally gains nothing.
 """
 

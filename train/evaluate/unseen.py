@@ -1,7 +1,7 @@
 """Refuses to test on training samples, unless this is requested.
 
-A split is identified by its fingerprint, and a sample by its key and the checksums of its members, so neither another
-path nor another version of a split hides training samples.
+A split is identified by its fingerprint, and a sample by its key and the checksums of its members, so neither a
+different path nor a different version of a split hides training samples.
 """
 
 import json

@@ -1,1 +1,1 @@
-"""A run in the formats of others: transformers, timm, torch.export and ONNX."""
+"""Exports of a run to other formats: transformers, timm, torch.export and ONNX."""

@@ -1,4 +1,4 @@
-"""The code of a model card: lines of Python that make the features, or the scores of classes, of raw samples."""
+"""The code of a model card: lines of Python that compute the features, or class scores, of raw samples."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -32,7 +32,7 @@ class Way:
         write: Writes the model's files into a folder.
         card: Python code for the model card that defines `features`, or `scores` of a classifier.
         own: Code that defines `by_processor` with the target's image processor, which is approximate; "" without one.
-        inputs: Tensors of a batch that the card takes; empty if it takes raw samples.
+        inputs: Tensors of a batch that the card's code takes; empty if it takes raw samples.
         classes: Names of a classifier's classes.
     """
 

@@ -1,7 +1,7 @@
 """The features of a model as a graph of torch.export, or of ONNX.
 
-Its inputs are the tensors of a batch that the features are made of, by their names, such as `image`; of texts,
-`input_ids` and `attention_mask`. Any number of samples may be given. A classifier's graph gives the scores of classes.
+Its inputs are the tensors of a batch from which the features are computed, by their names, such as `image`; for texts,
+`input_ids` and `attention_mask`. Any number of samples may be passed. A classifier's graph returns class scores.
 """
 
 import json
@@ -26,7 +26,7 @@ from .card import CALLS, Way, format_definition, read_lines
 from .raw import RawKind, RawTexts
 
 CLASSES = "classes.json"
-"""The names of a classifier's classes."""
+"""Names of a classifier's classes."""
 
 
 class _Graph(nn.Module):
@@ -92,7 +92,7 @@ class _Used(TorchFunctionMode):
 
 @torch.no_grad()
 def to_graph(model: Model[Any], batch: Batch, kind: RawKind | None, classes: Sequence[str], *, onnx: bool) -> Way:
-    """Convert a model's `features`, or the scores of a classifier, to a graph of torch or ONNX, traced with a batch.
+    """Convert a model's `features`, or a classifier's scores, to a graph of torch or ONNX, traced with a batch.
 
     Args:
         model: The model.
@@ -171,8 +171,8 @@ def _card(name: str, given: Mapping[str, Tensor], kind: RawKind | None, classes:
 
 
 def _list_inputs_of(model: Model[Any], batch: Batch) -> dict[str, Tensor]:
-    """Return the tensors of a batch that features depend on, by name, and remove modules from the model that they do
-    not need.
+    """Return the tensors of a batch that features depend on, by name, and remove modules from the model that features
+    do not need.
     """
     with _Used() as used:
         score_batch(model, batch)

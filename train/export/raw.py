@@ -1,6 +1,6 @@
 """Raw samples outside of shards, files and texts of any size and length, and their conversion to batches.
 
-Exports are tested on them: a model card must compute the same from a raw sample as this package.
+Exports are tested on them: a model card must compute the same result from a raw sample as this package.
 """
 
 import json
@@ -64,7 +64,7 @@ class RawKind(Protocol):
 
     @property
     def components(self) -> Sequence[str]:
-        """The members that may hold the raw sample; each sample has one of them."""
+        """Members that may contain the raw sample; each sample has one of them."""
 
     def draw(self, path: Path, draws: np.random.Generator) -> str:
         """Draw a random sample and return its file, `path` with a suffix, or its text.
@@ -346,8 +346,8 @@ class RawTexts:
         return tokenizer
 
     def write_tokenizer(self, folder: Path) -> dict[str, int]:
-        """Write the split's tokenizer as transformers reads it, with the names of its special tokens and those that
-        stand around a text in training; returns their ids, for the model's config.
+        """Write the split's tokenizer in the format of transformers, with the names of its special tokens and those
+        that surround a text in training; return their ids, for the model's config.
         """
         facts = self.facts
         tokenizer = self.tokenizer()

@@ -2,7 +2,7 @@
 
 The card's code is run in a process without this package, on raw samples: original samples of the run's split, and
 random ones of other sizes and lengths. The results are compared with the features of `maskstream embed`. A folder
-appears complete, and only if both agree.
+appears only when it is complete, and only if both agree.
 """
 
 import json
@@ -45,7 +45,7 @@ from .target import to_hf, to_timm
 
 TARGETS = ("hf", "timm", "torch", "onnx")
 SAMPLES = 8
-"""How many samples of the split are compared, and as many odd ones."""
+"""Number of compared samples of the split, and of unusual ones."""
 TRACED = 3
 """Number of samples that a graph is traced with; different from other batch sizes, since the graph must accept any."""
 TOLERANCE = 1e-5

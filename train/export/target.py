@@ -1,4 +1,4 @@
-"""How a model goes to transformers and to timm: its files, and the code of a model card."""
+"""How a model is exported to transformers and to timm: its files, and the code of a model card."""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,6 @@
-"""A model as transformers or timm has it: its config, its weights by their names, and how its features are had."""
+"""A model in the form of transformers or timm: its config, its weights by their names, and how to compute its
+features.
+"""
 
 import json
 from collections.abc import Mapping, Sequence

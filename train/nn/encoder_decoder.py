@@ -1,6 +1,6 @@
 """The encoder of visible tokens and the decoder of hidden tokens that all masked autoencoders share.
 
-Tokens may be of several kinds, such as cubes of video and patches of spectrograms. Each kind has its own embedding,
+Tokens may be of several kinds, such as cubes of video and patches of spectrograms. Each kind has a separate embedding,
 positions, norms and head. Masked autoencoders have one kind, AVSiam and DiffMAViL have two.
 
 Shapes: B samples, N tokens, V of them visible, M of them predicted, D the encoder's width, E the decoder's width.
@@ -25,7 +25,7 @@ class VisibleEncoder(nn.Module):
         positions: Positions float32 (N, D), per kind, or a module that returns them.
         sizes: Sizes of the blocks.
         shared: Whether all kinds use the same blocks, with separate norms; otherwise each kind has its own blocks.
-        class_token: Whether a learnt token, without a position, precedes the others.
+        class_token: Whether a learned token, without a position, precedes the others.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class VisibleEncoder(nn.Module):
 class TokenDecoder(nn.Module):
     """Predicts hidden tokens from the encoded visible tokens followed by mask tokens, which are not put back in order.
 
-    With several kinds, each has a learnt embedding.
+    With several kinds, each has a learned embedding.
 
     Args:
         encoder_width: Channels of the encoder.
@@ -96,8 +96,8 @@ class TokenDecoder(nn.Module):
         norm_eps: Epsilon of the last layer norm; defaults to the blocks'.
         windows: Windows of attention; tokens are then put back in order. Only for one kind.
         class_token: Whether the encoder's output begins with a class token, which the decoder reads too; its position
-            is 0, or learnt if the positions are.
-        own_class: Whether the decoder has a learnt class token instead of the encoder's.
+            is 0, or learned if the positions are.
+        own_class: Whether the decoder has a learned class token instead of the encoder's.
         bias: Whether the linear layer from the encoder's width to the decoder's has a bias.
     """
 

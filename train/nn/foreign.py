@@ -45,7 +45,7 @@ SMALL = {
 """Small recipes whose models transformers has, by modality, as the words of a command."""
 
 _MAE = ("columns", True, False, True, False)
-"""MAE's first axis of positions, class token, learnt positions, bias of the bridge and class token of the decoder."""
+"""MAE's positions (first axis), class token, learned positions, bias of the bridge and class token of the decoder."""
 
 
 def to_hf_config(model: MaskedAutoencoder[BatchT]) -> dict[str, Any]:
@@ -362,7 +362,7 @@ def load_hf(folder: str | Path) -> MaskedAutoencoder[Any]:
         folder: Folder with config.json and weights of a VideoMAEForPreTraining or ViTMAEForPreTraining.
 
     Raises:
-        ValueError: The architecture is another one, or config.json is missing.
+        ValueError: The architecture is a different one, or config.json is missing.
         RunFileError: A file cannot be read.
     """
     path = Path(folder) / "config.json"
@@ -383,7 +383,7 @@ def load_pth(path: str | Path, *, heads: int | None = None, decoder_heads: int |
         decoder_heads: Attention heads of the decoder; likewise.
 
     Raises:
-        ValueError: The layout is another one, or the decoder is missing.
+        ValueError: The layout is a different one, or the decoder is missing.
         RunFileError: The file cannot be read.
     """
     found = find_layout(read_foreign(path))

@@ -3,7 +3,7 @@
 Positions are sinusoids along a line, along the axes of a grid, with wavelengths that fit it, or learnt.
 
 Selecting from all rows as one copies whole tokens. Indexing by (row, index) is 7 to 18 times slower on a CPU, but its
-gradient is the same in each run on a CUDA device too. Gathering with an expanded index reads one index per value.
+gradient is deterministic on a CUDA device too. Gathering with an expanded index reads one index per value.
 
 The stack in which every second block uses shifted windows is Audio-MAE's (Huang et al., 2022, section 3.3): windows of
 4 x 4 over 64 x 8 tokens, shifted by 2 along time, model the local patterns of a spectrogram better than global
@@ -46,7 +46,7 @@ def build_sinusoid(length: int, width: int) -> Tensor:
 
 
 def build_interleaved_sinusoid(length: int, width: int) -> Tensor:
-    """Return the same as `build_sinusoid`, with sines in even and cosines in odd columns, as in Vaswani et al.
+    """Return the values of `build_sinusoid`, with sines in even and cosines in odd columns, as in Vaswani et al.
     (2017).
 
     Args:
@@ -127,8 +127,8 @@ class Positions(nn.Module):
 
 
 class LearntPositions(nn.Module):
-    """Learnt position embeddings of one kind of token, separate for time and space, as in MAE-ST (Feichtenhofer et al.,
-    2022, 3.2): a token gets the sum of the vectors of its time and of its position in space.
+    """Learned position embeddings of one kind of token, separate for time and space, as in MAE-ST (Feichtenhofer et
+    al., 2022, 3.2): a token gets the sum of the vectors of its time and of its position in space.
 
     Initial values are normal with standard deviation 0.02.
 
@@ -249,7 +249,7 @@ class Windows(nn.Module):
         self.register_buffer("outside", self._build_window_mask(), persistent=False)
 
     def forward(self, x: Tensor, blocks: Iterable[Callable[[Tensor, Tensor | None], Tensor]]) -> Tensor:
-        """Run blocks on all tokens of the grid (B, N, E); a block gets (B, windows, w * v, E) and a mask.
+        """Run blocks on all tokens of the grid (B, N, E); a block receives (B, windows, w * v, E) and a mask.
 
         Args:
             x: The tokens.

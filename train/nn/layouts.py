@@ -1,4 +1,4 @@
-"""How others name and lay out the weights of masked autoencoders: transformers, and the authors of MAE and VideoMAE.
+"""How transformers and the authors of MAE and VideoMAE name and lay out the weights of masked autoencoders.
 
 A layout maps names of this package to theirs. Four things differ besides names: query, key and value are one matrix or
 three; the embedding is a convolution; a bias for key, which changes no softmax, is left out here; and transformers'
@@ -24,7 +24,7 @@ PREFIXES = ("", "model.", "module.")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Layout:
-    """The names of a foreign model. All mappings go from this package's names to the foreign ones.
+    """Names of a foreign model. All mappings go from this package's names to the foreign ones.
 
     Attributes:
         what: Name of the layout in messages.
@@ -144,7 +144,7 @@ class Layout:
 
 
 def _make_hf_layout(root: str, *, cubes: bool, query: str) -> Layout:
-    """Return the layout of transformers' files; `query` is the name of query's bias."""
+    """Return the layout of transformers' files; `query` is the name of the query's bias."""
     head, norm, bridge, mask = (
         ("decoder.head", "decoder.norm", "encoder_to_decoder", "mask_token")
         if cubes
@@ -245,7 +245,7 @@ HF_IMAGE = Layout(
     positions=HF_IMAGE_FILE.positions,
 )
 LAYOUTS = (HF_VIDEO, HF_VIDEO_FILE, HF_IMAGE_FILE, HF_IMAGE, AUTHORS_VIDEO, AUTHORS_IMAGE)
-"""All layouts that are read."""
+"""All layouts that can be read."""
 
 
 def find_layout(state: State) -> tuple[Layout, dict[str, Tensor]] | None:

@@ -10,7 +10,7 @@ positions over the flattened tokens, no class token, a bias for query and value 
 visible tokens followed by mask tokens, without putting them back in order, and only the mask tokens are predicted.
 VideoMAE V2 (Wang et al., 2023) is the same model with fewer mask tokens and a weight for each. MAE (He et al., 2022)
 and MAE-ST (Feichtenhofer et al., 2022) are this model with a class token, a bias between encoder and decoder and other
-positions: attention does not depend on the order of tokens, and a bias for key changes no softmax.
+positions: attention does not depend on the order of tokens, and a key bias does not change the softmax.
 
 The configs at the end are for video (VideoMAE, MGMAE, VideoMAE V2, MAE-ST) and for images (MAE).
 """
@@ -90,11 +90,11 @@ class AutoencoderConfig(ModelConfig[BatchT]):
         decoder_eps: Epsilon of the decoder's last layer norm; transformers uses 1e-5.
         decoder_window: Size of the decoder's attention windows in tokens of time and frequency (grid.py); None for
             global attention.
-        class_token: Whether a learnt token precedes the visible tokens in encoder and decoder.
-        learnt: Whether positions are learnt, separately for the first axis of the grid and the others, instead of
+        class_token: Whether a learned token precedes the visible tokens in encoder and decoder.
+        learnt: Whether positions are learned, separately for the first axis of the grid and the others, instead of
             fixed.
         bridge_bias: Whether the linear layer from the encoder's width to the decoder's has a bias.
-        own_class: Whether the decoder has a learnt class token instead of reading the encoder's, as in MAE-ST.
+        own_class: Whether the decoder has a learned class token instead of reading the encoder's, as in MAE-ST.
     """
 
     width: PositiveInt = 384

@@ -23,7 +23,7 @@ from .grid import build_axis_sinusoids, build_grid_positions, build_interleaved_
 from .objectives import compute_joint_moments
 
 Targets = Literal["normalised", "pixels"]
-"""A token's targets: pixels normalised by the token's mean and standard deviation, or pixels in the units of the
+"""Targets of a token: pixels normalised by the token's mean and standard deviation, or pixels in the units of the
 encoder's inputs, normalised by constants. Only the second can be drawn without the true values.
 """
 VideoTargets = Literal["normalised", "pixels", "frame"]
@@ -31,7 +31,7 @@ VideoTargets = Literal["normalised", "pixels", "frame"]
 colours together.
 """
 Positions = Literal["line", "grid"]
-"""Where a token stands: on a line through all tokens, or on the axes of time, height and width."""
+"""Position of a token: on a line through all tokens, or on the axes of time, height and width."""
 
 
 class VideoTokens(nn.Module):
@@ -131,7 +131,7 @@ class VideoTokens(nn.Module):
     def targets(self, cubes: Tensor) -> Tensor:
         """Convert uint8 cubes (B, M, n_inputs) to float32 targets (B, M, n_targets).
 
-        "pixels" are the same as `inputs`. "normalised" is per cube and channel, as in VideoMAE: pixels in [0, 1],
+        "pixels" are identical to `inputs`. "normalised" is per cube and channel, as in VideoMAE: pixels in [0, 1],
         unbiased variance over the cube's pixels, division by sqrt(var) + 1e-6. "frame" is the `inputs` of the first
         frame with mean 0 and variance 1 (unbiased, 1e-6 added), in (c h w) order.
         """
@@ -201,7 +201,7 @@ class VideoTokens(nn.Module):
 
 
 ImagePositions = Literal["rows", "columns", "grid"]
-"""Where a patch stands: the sinusoids of its row and of its column, those named here in the first half of the vector,
+"""Position of a patch: the sinusoids of its row and of its column, with the named ones in the first half of the vector,
 or waves that fit the grid (see `build_grid_positions`).
 """
 
@@ -282,7 +282,7 @@ class ImageTokens(nn.Module):
     def targets(self, patches: Tensor) -> Tensor:
         """Convert uint8 patches (B, M, n_inputs) to float32 targets (B, M, n_targets).
 
-        "pixels" are the same as `inputs`. "normalised" has mean 0 and variance 1 in each patch; the variance is
+        "pixels" are identical to `inputs`. "normalised" has mean 0 and variance 1 in each patch; the variance is
         unbiased, and 1e-6 is added to it.
         """
         if self.target == "pixels":

@@ -1,8 +1,8 @@
 """One tower for an image and its text, which share attention but have separate layer norms and MLPs.
 
 Source: multiway transformers (BEiT-3, Wang et al., 2023, section 2.1). BEiT-3's code differs from its paper: it shares
-no layer, and has further norms inside attention and MLP (sub-LN). Shapes: B samples, N patches of an image, L tokens of
-a text, D channels.
+no layer, and has additional norms inside attention and MLP (sub-LN). Shapes: B samples, N patches of an image, L tokens
+of a text, D channels.
 """
 
 from abc import ABC
@@ -40,7 +40,7 @@ class MultiwayBlock(ResidualBlock):
         """Run the block.
 
         Args:
-            x: Tokens (B, S, D), those of the image first.
+            x: Tokens (B, S, D), image tokens first.
             of_image: Number of tokens of the image.
             mask: Attention mask; see `attend`.
         """
@@ -51,8 +51,8 @@ class MultiwayBlock(ResidualBlock):
 
 
 class PartLayers(nn.Module):
-    """The layers of one kind of token in a block of BEiT-3's code: norms also stand before the last layer of attention
-    and of the MLP.
+    """The layers of one kind of token in a block of BEiT-3's code, with additional norms before the last layer of
+    attention and of the MLP.
     """
 
     def __init__(self, width: int, mlp_ratio: int, eps: float) -> None:
@@ -77,7 +77,7 @@ class PartLayers(nn.Module):
 
 
 class PartsBlock(ResidualBlock):
-    """A block of BEiT-3's code over (B, N + L, D): image and text attend to each other, all layers are apart."""
+    """A block of BEiT-3's code over (B, N + L, D): image and text attend to each other, but all layers are separate."""
 
     def __init__(self, width: int, heads: int, mlp_ratio: int, eps: float) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ class PartsBlock(ResidualBlock):
         """Run the block; see `MultiwayBlock`.
 
         Args:
-            x: Tokens (B, S, D), those of the image first.
+            x: Tokens (B, S, D), image tokens first.
             of_image: Number of tokens of the image.
             mask: Attention mask; see `attend`.
         """
@@ -112,7 +112,7 @@ class MultiwayConfig(ModelConfig[ImageTextBatch], ABC):
         mlp_ratio: Hidden channels of an MLP per channel.
         eps: Epsilon of the layer norms.
         apart: Whether to use the tower of BEiT-3's code: image and text share no layer, norms inside attention and MLP,
-            learnt positions of patches, and no other norm or kind embedding before the blocks.
+            learned positions of patches, and no other norm or kind embedding before the blocks.
     """
 
     vocabulary: PositiveInt = 64010
@@ -132,7 +132,7 @@ class Multiway(nn.Module):
 
     The image is a class token and patches with fixed positions, hidden ones replaced by a mask token. The text is ids
     with learnt positions; the first token represents the text. Patches have a layer norm before their positions are
-    added, so that large white areas do not drown them; see `MultiwayConfig.apart` for the tower without it.
+    added, so that large white areas do not dominate them; see `MultiwayConfig.apart` for the tower without it.
     """
 
     TABLES = ("kind", "mask_token", "class_token", "place")

@@ -1,4 +1,4 @@
-"""The base of models of video with audio: their sizes and interface, and the parts of a batch."""
+"""Base of models for video with audio: their sizes and interface, and the parts of a batch."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields, replace

@@ -159,8 +159,9 @@ class TokenHead(nn.Module):
 
 
 Positions = Literal["learned", "rotary", "alibi"]
-"""How a token's place in its document enters a model: as a vector added to it, as a rotation of queries and keys (Su et
-al., 2021), or as a penalty of attention that grows with the distance (Press et al., 2022)."""
+"""How a token's position in its document enters a model: as a vector added to it, as a rotation of queries and keys (Su
+et al., 2021), or as an attention penalty that grows with the distance (Press et al., 2022).
+"""
 
 _HAS_VARLEN = find_spec("torch.nn.attention.varlen") is not None  # since torch 2.10
 _HALF = (torch.float16, torch.bfloat16)
@@ -196,7 +197,7 @@ class Documents:
         lengths: Number of tokens of each document; empty on a CUDA device, to avoid waiting for it.
         turns: Cosines and sines of rotary positions, each (T, 1, d); None without them.
         penalty: Added to the logits of attention for ALiBi, (H, longest, longest); None without it.
-        window: Number of tokens that a token sees on each side; None for the whole document.
+        window: Number of tokens on each side that a token attends to; None for the whole document.
     """
 
     edges: Tensor

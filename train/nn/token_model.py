@@ -2,9 +2,9 @@
 
 Shapes: B rows of up to L tokens, T tokens of all documents, K of them hidden, D channels.
 
-All layers except attention see the T tokens as one sequence, attention sees documents (token_layers.py), and the head
-only sees the K hidden tokens. On a CPU the last layer also computes only these, from the keys and values of all tokens.
-So neither padding nor visible tokens cost unneeded work.
+All layers except attention process the T tokens as one sequence, attention works within documents (token_layers.py),
+and the head only reads the K hidden tokens. On a CPU the last layer also computes only these, from the keys and values
+of all tokens. So neither padding nor visible tokens cost unneeded work.
 
 In transformers, BERT's weights have other names: it has separate linear layers for query, key and value, and adds the
 embedding of a token's segment. All tokens have segment 0 here. The vector of segment 0 is added to the position
@@ -206,8 +206,8 @@ class TokenModel(Model[TextBatch], config=TokenModelConfig):
     def forward(self, batch: TextBatch) -> Losses:
         """Return the loss; see `Model`. A CPU always computes in float32, or the type of the weights.
 
-        The CPU's bf16 kernels are rebuilt for each length of a document, which takes longer than it saves and fills the
-        memory: measured on a tiny model, 200 instead of 145 ms a step, and 20 MB more in each.
+        The CPU's bf16 kernels are rebuilt for each document length, which takes longer than it saves and fills the
+        memory: on a tiny model, a step took 200 instead of 145 ms and 20 MB more memory.
         """
         with nullcontext() if batch.tokens.is_cuda else torch.autocast("cpu", enabled=False):
             return self.loss(batch)
@@ -250,7 +250,7 @@ class TokenModel(Model[TextBatch], config=TokenModelConfig):
     def update_scores(self) -> Tensor:
         """Update `class_scores` by the losses of the classes since the last call, over all ranks, and return them.
 
-        A class that did not occur keeps its score. Source: Yang et al. (2023), POS-tagging weighted masking.
+        The score of a class that did not occur is unchanged. Source: Yang et al. (2023), POS-tagging weighted masking.
         """
         total, count = sum_over_ranks(self.class_sums[:, :-1])
         share = (count > 0) * (1.0 - self.config.momentum)

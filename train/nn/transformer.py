@@ -3,9 +3,9 @@
 Shapes: L query tokens and S key tokens of D channels.
 
 Attention is torch's `scaled_dot_product_attention`, and for bf16 on a CPU two matrix products, which are faster there.
-Only the wanted tokens leave a stack (`last`), so its last block computes no others. A block has norms per kind of token
-(AVSiam) and cross-attention (DiffMAViL). The voxel diffusion's block, with conditioned norms and windows, has its own
-forward over the same `Attention` and `MLP`. Weights for a seed follow the order in which layers are made.
+Only the requested tokens leave a stack (`last`), so its last block computes no others. A block has norms per kind of
+token (AVSiam) and cross-attention (DiffMAViL). The voxel diffusion's block, with conditioned norms and windows, has its
+own forward over the same `Attention` and `MLP`. The weights for a seed depend on the order in which layers are created.
 """
 
 from dataclasses import dataclass
@@ -18,11 +18,13 @@ from torch import Tensor, nn
 from maskstream.train.core.dropout import Dropping, ResidualBlock
 
 MATMUL_TOKENS = 2048
-"""The most keys for which bf16 attention on a CPU makes its whole matrix; beyond it, the memory counts."""
+"""Maximum number of keys for which bf16 attention on a CPU computes its whole matrix; beyond it, memory becomes the
+limit.
+"""
 INIT_STD, INIT_WIDTH = 0.02, 768
 """The standard deviation of the initial weights of linear layers and tables of a model of this width, as in BERT."""
 NormAt = Literal["pre", "post"]
-"""Where the layer norm of a residual branch stands: before it, or after the sum, as in BERT."""
+"""Position of the layer norm of a residual branch: before it, or after the sum, as in BERT."""
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, dropout: float = 0.0) -> Tensor:
@@ -107,7 +109,7 @@ class RaggedRows:
 class Attention(Dropping):
     """Self-attention over tokens (..., L, D), with a bias for query and value and none for key.
 
-    A bias for key would add the same to all scores of a query, which changes no softmax.
+    A key bias would add the same value to all scores of a query, which does not change the softmax.
     """
 
     drops = "attention"
@@ -151,13 +153,13 @@ class Attention(Dropping):
 
 
 Turns = tuple[Tensor, Tensor]
-"""The cosines and the sines by which the channels of queries and keys are turned, (..., L, d) each; the sine of the
-first channel of a plane is negative.
+"""Cosines and sines that rotate the channels of queries and keys, (..., L, d) each; the sine of the first channel of a
+plane is negative.
 """
 
 
 class RotaryAttention(Dropping):
-    """Self-attention over tokens (..., L, D) whose queries and keys are turned by their places, with all biases."""
+    """Self-attention over tokens (..., L, D) whose queries and keys are rotated by their positions, with all biases."""
 
     drops = "attention"
 
@@ -207,8 +209,8 @@ def _select_last_rows(mask: Tensor | None, last: int | None) -> Tensor | None:
 
 
 class CrossAttention(Dropping):
-    """Cross-attention: tokens (B, L, D) attend to other tokens (B, S, D), which get a layer norm first; none without
-    `eps`.
+    """Cross-attention: tokens (B, L, D) attend to other tokens (B, S, D), which pass through a layer norm first; none
+    without `eps`.
     """
 
     drops = "attention"
@@ -333,7 +335,7 @@ class TransformerBlock(ResidualBlock):
 
 @dataclass(frozen=True, slots=True)
 class BlockSizes:
-    """The number of blocks, and the sizes of each except its width.
+    """Number of blocks, and the sizes of each except its width.
 
     Attributes:
         depth: Number of blocks.
@@ -466,7 +468,7 @@ class CoAttention(ResidualBlock):
 
 
 class FusionBlock(nn.Module):
-    """A block for each of two streams; both read the other stream as it was before the block (METER, Dou et al.,
+    """A block for each of two streams; both read the other stream's state from before the block (METER, Dou et al.,
     2022).
     """
 

@@ -1,9 +1,9 @@
 """A folder for each paper: model.py, recipe.py and evaluate.py.
 
-A new paper is a folder; no table names it. A recipe is a function of recipe.py that takes nothing and returns a Recipe,
-which has the function's name with dashes; `EVALUATIONS` of evaluate.py are found too. Papers import `core`, `nn` and
-`evaluate`, and no other paper. Papers that share one model share a folder, which has a file with the name of each paper
-in place of recipe.py: jepa and videomae.
+A new paper is a folder; no table names it. A recipe is a function in recipe.py without arguments that returns a Recipe
+with the function's name, in dashes; `EVALUATIONS` in evaluate.py is found too. Papers import `core`, `nn` and
+`evaluate`, and no other paper. Papers that share a model share a folder, with a file named after each paper instead of
+recipe.py: jepa and videomae.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from maskstream.train.core.recipe import Recipe
 
 FAMILIES = ("ajepa", "ijepa", "lejepa", "maest", "mgmae", "salt", "videomae", "videomae2", "vjepa", "vjepa2", "vjepa21")
-"""The files of papers that share a folder with others."""
+"""Files of papers that share a folder with others."""
 
 
 def tables(file: str, name: str) -> Iterator[Mapping[Any, Any]]:

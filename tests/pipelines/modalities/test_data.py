@@ -77,7 +77,7 @@ def test_the_signature_of_a_loader_lists_and_explains_each_option(loader: Any, d
 def test_an_unknown_setting_is_refused_with_the_legal_ones(split: Path) -> None:
     with pytest.raises(
         TypeError,
-        match=r"video_loader\(\) has no parameter 'masks', did you mean 'mask'\?; allowed are .*mask,.*batch_size",
+        match=r"video_loader\(\) has no parameter 'masks', did you mean 'mask'\?; allowed: .*mask,.*batch_size",
     ):
         video_loader(split, masks=None)  # type: ignore[call-arg]
 

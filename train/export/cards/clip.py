@@ -26,7 +26,8 @@ Bytes: TypeAlias = npt.NDArray[np.uint8]
 
 
 def choose_frames(count: int, rate: float) -> list[int]:
-    """Choose frames from the middle of a video of `count` frames at `rate` per second; short ones repeat the last.
+    """Choose frames from the middle of a video of `count` frames at `rate` per second; short videos repeat the last
+    frame.
 
     Args:
         count: Number of frames.
@@ -137,7 +138,8 @@ def to_rgb(frame: VideoFrame) -> Bytes:
 
 def read_clip(source: object) -> Bytes:
     """Read a clip uint8 (FRAMES, SIZE, SIZE, 3) from a video file, or from RGB frames uint8 (T, H, W, 3): FRAMES frames
-    are a clip, other numbers a whole video. Files give the pixels of training; RGB frames are resized as RGB.
+    are a clip, other numbers a whole video. Files result in the same pixels as in training; RGB frames are resized as
+    RGB.
     """
     if not isinstance(source, str | os.PathLike):
         frames = np.asarray(source)

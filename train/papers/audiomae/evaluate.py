@@ -14,7 +14,7 @@ from maskstream.train.nn.masked_autoencoder import MaskedAutoencoder
 from .model import SpectrogramAutoencoderConfig
 
 MEASURED = 512
-"""The largest number of samples that are measured."""
+"""Maximum number of samples that are measured."""
 READING = (
     "Time runs to the right and frequency upwards; bright is loud. The encoder saw only the coloured tokens of the "
     "middle image. In the last one, the other tokens are the model's predictions. "

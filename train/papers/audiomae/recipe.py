@@ -22,7 +22,7 @@ def audiomae_base() -> Recipe[AudioBatch]:
     Differences from the authors' code: no class token and no bias between encoder and decoder; positions use the 64 x 8
     grid (authors: 8 x 64, which mixes the axes); decoder blocks are pre-norm with scaled dot products (authors: Swin
     V2, cosine attention, relative positions, post-norm); no key bias (equal softmax); no weight decay on the mask
-    token. With a global decoder and no class token or bias, both losses are equal.
+    token. With a global decoder and no class token or bias, both implementations have the same loss.
     """
     return Recipe(
         name="audiomae-base",

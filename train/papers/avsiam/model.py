@@ -2,7 +2,7 @@
 
 Both modalities share the attention and MLP weights of the encoder; each has separate patch embeddings, positions and
 layer norms. Every step has two losses. Matching: clips and audio are masked at several ratios (different ones in
-different parts of a batch, independently for both) and encoded separately; a contrastive loss compares the means of
+different parts of a batch, independently for the two) and encoded separately; a contrastive loss compares the means of
 their tokens. Reconstruction: with other masks at one ratio, a decoder over the tokens of both modalities, each with a
 modality embedding, predicts the hidden patches of both.
 
@@ -246,7 +246,7 @@ def divide_by_count(visible: Tensor, n_visible: Tensor, parts: int) -> list[Tens
     """Divide a batch of padded masks into near-equal parts of rows with similar counts.
 
     The sizes of the parts depend only on B, and V' is the largest count of a part: if B is a multiple of the number of
-    ratios, nothing is padded, and there are as many shapes as ratios. On a CUDA device the counts are copied to the
+    ratios, there is no padding, and there are as many shapes as ratios. On a CUDA device the counts are copied to the
     host once.
 
     Args:

@@ -77,7 +77,7 @@ def avsiam_tiny() -> Recipe[AudioVisualBatch]:
     """Scaled down to two CPU cores: 49 tokens of a frame at 112 pixels, 64 tokens of 1.28 s, 2.3 M parameters, 800
     steps, without joint blocks and second encoder. `make demo MODALITY=audiovisual` trains it.
 
-    An audio token holds all bins of 20 ms. The paper's 16 x 16 tokens predict each other too weakly in so few, short
+    An audio token covers all bins of 20 ms. The paper's 16 x 16 tokens predict each other too weakly in so few, short
     clips: on the sample set, linear regression from visible tokens of the same bins is 0.7 % better than the mean token
     of a position, but 27 % better with 20 ms tokens.
     """

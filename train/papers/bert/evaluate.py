@@ -35,9 +35,9 @@ from maskstream.train.nn.token_layers import find_hidden_tokens
 from maskstream.train.nn.token_model import TokenModel, TokenModelConfig
 
 MEASURED = 512
-"""The largest number of documents or packed rows that are measured."""
+"""Maximum number of documents or packed rows that are measured."""
 COUNTED = 1 << 16
-"""The largest number of rows whose ids are counted."""
+"""Maximum number of rows whose ids are counted."""
 _AT_ONCE = 32
 READING = (
     "A held-out text with the hidden tokens, and with the model's most probable tokens in their positions. The scores "

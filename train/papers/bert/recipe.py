@@ -31,12 +31,12 @@ DROPOUT = DropoutConfig(hidden=0.1, attention=0.1)
 SMALL = TokenModelConfig(vocabulary=8192, width=128, depth=2, heads=4, norm="pre", positions="rotary", eps=1e-6)
 """The model of the tiny recipes: 2 pre-norm layers of width 128, with rotary positions.
 
-Short runs are lost with vectors of places, which first have to learn which places are neighbours.
+Learned position vectors fail in short runs, because the model first has to learn which positions are neighbours.
 """
 
 
 def replaced(mask: Mask) -> Padded:
-    """Replace 80 % of the tokens that `mask` hides by [MASK] and 10 % by a random token; 10 % stay."""
+    """Replace 80 % of the tokens that `mask` hides with [MASK] and 10 % with a random token; 10 % are unchanged."""
     return Padded(mask=Replace(mask=mask))
 
 
@@ -80,7 +80,7 @@ def bert_tiny() -> Recipe[TextBatch]:
 def mosaicbert_base() -> Recipe[TextBatch]:
     """MosaicBERT (Portes et al., 2023): no padding, ALiBi, gated layers, 30 % of the tokens hidden independently.
 
-    One document a row, cut to 128 tokens; a batch of 4,096 (32 ranks of 128), 70,000 steps, AdamW at 5e-4 with betas
+    One document per row, cut to 128 tokens; a batch of 4,096 (32 ranks of 128), 70,000 steps, AdamW at 5e-4 with betas
     (0.9, 0.98), 6 % warm-up, decay to 0.02 of the rate.
 
     Differences from the authors' code: weight decay is not divided by the initial rate, so 1e-5 equals their decoupled
@@ -100,8 +100,8 @@ def mosaicbert_base() -> Recipe[TextBatch]:
 def mosaicbert_tiny() -> Recipe[TextBatch]:
     """Scaled down to two CPU cores: 2 layers of width 128, 800 steps of 16 rows of up to 128 tokens.
 
-    Uses pre-norm layers and rotary positions: ALiBi's penalties are symmetric, so a small model learns late on which
-    side a neighbour stands.
+    Uses pre-norm layers and rotary positions: ALiBi's penalties are symmetric, so a small model is slow to learn on
+    which side a neighbour is.
     """
     return replace(
         bert_tiny(),

@@ -102,7 +102,7 @@ class ComplexRatio(Config):
 
 
 def _with_magnitude(mask: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
-    """Apply `function` to the magnitude and keep the phase; 0 stays 0 and has a gradient."""
+    """Apply `function` to the magnitude and keep the phase; 0 remains 0 and has a gradient."""
     magnitude = mask.abs().clamp_min(1e-12)
     return mask * (function(magnitude) / magnitude)
 
@@ -242,7 +242,7 @@ class DenseUNet(Model[NoisyBatch], config=DenseUNetConfig):
         """Return the error of the estimate relative to the error of the mixture, so that a mask of 1 has loss 1.
 
         The error is the mean absolute error of the audio or, with the target "ratio", the squared error of the bounded
-        masks, weighted by the mixture's magnitude. Samples count by their weight.
+        masks, weighted by the mixture's magnitude. Samples are weighted by their weight.
         """
         mixture, clean = batch.mixture, batch.clean
         spectrum = self.spectra(mixture)

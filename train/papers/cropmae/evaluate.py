@@ -19,13 +19,13 @@ FIRST = "a copy of the same place in the first view"
 MEASURED = 256
 """The largest number of samples that are measured."""
 LEAST = 24
-"""As many samples are measured at least: of a small split, other views of its samples."""
+"""Minimum number of measured samples: for a small split, additional views of its samples."""
 _AT_ONCE = 16
 
 
 @torch.inference_mode()
 def evaluate(model: CrossAutoencoder[BatchT], config: DataConfig[BatchT], data: Manifest, shown: int) -> Evaluation:
-    """Measure the loss on shuffled samples with the recipe's random views, the same at each call.
+    """Measure the loss on shuffled samples with the recipe's random views; repeated calls use the same ones.
 
     Args:
         model: The model, in eval mode.

@@ -225,7 +225,7 @@ class CrossAutoencoder(TokenFeatures[BatchT]):
 
 
 class CropPairModel(CrossAutoencoder[ImageBatch], config=CropPairConfig):
-    """Two crops of an image. Only the mask of the second view counts."""
+    """Two crops of an image. Only the mask of the second view is used."""
 
     def __init__(self, config: CropPairConfig, grids: Grids) -> None:
         super().__init__(config, grids, grids["image"])
@@ -252,7 +252,9 @@ class CropPairModel(CrossAutoencoder[ImageBatch], config=CropPairConfig):
 
 
 class FramePairModel(CrossAutoencoder[VideoBatch], config=FramePairConfig):
-    """Two frames of a video. Only the mask of the second frame counts; it must hide as many tokens in every clip."""
+    """Two frames of a video. Only the mask of the second frame is used; it must hide the same number of tokens in every
+    clip.
+    """
 
     def __init__(self, config: FramePairConfig, grids: Grids) -> None:
         shape, patch = grids["video"].shape, grids["video"].patch

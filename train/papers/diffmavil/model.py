@@ -8,7 +8,7 @@ audio by the means of their encoded visible tokens. The mask ratio falls over th
 (`Linear`, `token_budget=`).
 
 The authors published no code: the sizes, the weight of matching, and predicting the clean patch (as in DiffMAE, Wei et
-al., 2023) are this project's choices. For the shapes see AVSiam.
+al., 2023) are this project's choices. See AVSiam for the shapes.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ class AudioVisualDiffusion(PairModel, config=AudioVisualDiffusionConfig):
     ) -> tuple[Tensor, Tensor]:
         """Predict the targets of both masks from the visible tokens.
 
-        Each hidden patch is replaced by pure noise at the last time; the noise is the same at each call.
+        Each hidden patch is replaced by pure noise at the last time step; repeated calls use the same noise.
 
         Args:
             video: Clips.

@@ -89,7 +89,7 @@ class DistilledAutoencoder(MaskedAutoencoder[ImageBatch], config=DistilledAutoen
         )
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
-        """See torch. A graph reads no file, so the teacher is loaded before."""
+        """See torch. A graph cannot read files, so the teacher is loaded before."""
         if self.match is not None:
             self.teacher(self.match.weight.device)
         super().compile(*args, **kwargs)

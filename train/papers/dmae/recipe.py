@@ -48,7 +48,7 @@ def dmae_base() -> Recipe[ImageBatch]:
 
 def dmae_tiny() -> Recipe[ImageBatch]:
     """Scaled down to two CPU cores: a student half as wide as its teacher, the `mae-tiny` model in runs/mae-tiny.
-    `--set model.teacher=null` trains the student alone. The feature distance has weight 20, which makes both loss terms
+    `--set model.teacher=null` trains only the student. The feature distance has weight 20, which makes both loss terms
     about equal.
     """
     return replace(

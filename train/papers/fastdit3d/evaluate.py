@@ -39,7 +39,7 @@ from .noise_errors import VIEWS, collect_held_out_batches, measure_noise
 
 _AT_ONCE = 1 << 24  # the most point distances held in memory at a time
 COMPARED = 54
-"""The largest number of generated clouds, equal for all categories; they are compared with as many real ones."""
+"""Maximum number of generated clouds, equal for all categories; they are compared with the same number of real ones."""
 COMPARED_POINTS = 512
 STEPS = 30
 SHOWN_AT = (0.9, 0.7, 0.5, 0.3)
@@ -202,7 +202,8 @@ class DenoisedClouds(Example):
 
 
 def evaluate(model: VoxelDiffusion, config: PointsData, data: Manifest, shown: int) -> Evaluation:
-    """Measure the held-out errors with their bounds, and compare generated with real clouds; the same at each call.
+    """Measure the held-out errors with their bounds, and compare generated with real clouds; repeated calls return the
+    same results.
 
     Args:
         model: The model, in eval mode.

@@ -19,7 +19,7 @@ Predicting v = 0 is optimal if only the points' mean 0 and variance 1 are known 
 
 Shapes: B clouds of N points, T = (R / p)^3 tokens, V of them visible, D and E the widths of encoder and decoder.
 
-The model creates the voxels: points are voxelised after noise has moved them, and in generation at every step. The
+The model creates the voxels: points are voxelised after noise has moved them, and at every step during generation. The
 loader voxelises only to find the occupied tokens, for masks that use them.
 """
 
@@ -275,7 +275,8 @@ class VoxelDiffusion(Model[PointsBatch], config=VoxelDiffusionConfig):
         """Return the mean squared error of the noise over clouds, weighted by the batch's weights.
 
         A cloud's error is the average of two means, over the points in visible tokens and over the others. So the few
-        points that the encoder sees count as much as all others; in generation it sees nearly all of them.
+        points that the encoder sees have the same weight as all others together; in generation it sees nearly all of
+        them.
         """
         noise, time, visible = need_noise(batch)
         weight = torch.ones_like(batch.points[:, 0, 0]) if batch.weight is None else batch.weight

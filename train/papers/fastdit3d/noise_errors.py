@@ -20,12 +20,12 @@ from maskstream.train.evaluate.evaluation import Score
 from .model import VoxelDiffusion, need_noise
 
 MEASURED = 256
-"""The largest number of clouds that are measured, each with VIEWS times, noises and masks."""
+"""Maximum number of clouds that are measured, each with VIEWS times, noises and masks."""
 VIEWS = 4
 BANDS = ((0.9, 1.0), (0.5, 0.9), (0.1, 0.5), (0.0, 0.1))
 """Bands of the remaining fraction of the clouds' variance: (from, to)."""
 DENSE, BOUND_POINTS = 8192, 128
-"""The number of points that represent a cloud in the lower bound, and how many of them are denoised."""
+"""Number of points that represent a cloud in the lower bound, and number of them that are denoised."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,7 +70,8 @@ class NoiseErrors:
 
 
 def collect_held_out_batches(config: PointsData, data: Manifest) -> list[PointsBatch]:
-    """Return batches of shuffled clouds with the recipe's masks at the start of a run; the same at each call.
+    """Return batches of shuffled clouds with the recipe's masks at the start of a run; repeated calls return the same
+    batches.
 
     Args:
         config: Data config of the run.

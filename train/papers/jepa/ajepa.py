@@ -52,7 +52,8 @@ def ajepa_base() -> Recipe[AudioBatch]:
 
 def ajepa_tiny() -> Recipe[AudioBatch]:
     """Scaled down to two CPU cores: 64 tokens of 1.28 s, the `audiomae-tiny` encoder, 150 steps of 32 clips, at least 4
-    context tokens. Initial weights are three times I-JEPA's, with which content is small relative to position.
+    context tokens. Initial weights are three times as large as I-JEPA's, which makes content small relative to
+    position.
     """
     return replace(
         ajepa_base(),

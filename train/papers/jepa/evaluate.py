@@ -1,9 +1,9 @@
 """Evaluates feature-predicting models: k-NN classification, predictions compared with baselines, and the spread of
 features.
 
-The loss of such a model is a poor measure of its features, since both sides of it are trained. So it is judged by
-classifying held-out samples by their nearest neighbours in the training split, if samples have labels, compared with an
-untrained encoder and the raw inputs.
+The loss of such a model is a poor measure of its features, since both the predictions and the targets are trained. So
+it is judged by classifying held-out samples by their nearest neighbours in the training split, if samples have labels,
+compared with an untrained encoder and the raw inputs.
 """
 
 from collections.abc import Sequence
@@ -52,9 +52,9 @@ from .salt import Salt
 from .vjepa import VideoJepaConfig
 
 MEASURED, AT_ONCE = 256, 32
-"""The largest number of samples whose predictions are measured, and how many are in a batch."""
+"""Maximum number of samples whose predictions are measured, and number in a batch."""
 GALLERY, QUERIES = 4000, 1000
-"""The largest numbers of labelled samples of the training split and of the held-out split."""
+"""Maximum numbers of labelled samples of the training split and of the validation split."""
 NEIGHBOURS, SHOWN = 20, 5
 NEAREST_READING = (
     "The first image is a held-out sample; next to it are the held-out samples with the nearest features, nearest "
@@ -212,8 +212,8 @@ def _draw_neighbours(features: Tensor, pictures: Tensor, shown: int) -> dict[str
 def _draw_pictures(batch: ImageBatch | VideoBatch | AudioBatch) -> Tensor:
     """Return an image of each sample, uint8 (B, H, W, 3).
 
-    A clip is its first frame. Audio is a grey spectrogram, with time to the right and frequency upwards, that covers
-    three standard deviations of 0.5 on each side of the mean.
+    A clip is represented by its first frame. Audio is a grey spectrogram, with time to the right and frequency upwards,
+    that covers three standard deviations of 0.5 on each side of the mean.
     """
     if isinstance(batch, AudioBatch):
         assert batch.spectrogram is not None

@@ -1,8 +1,8 @@
-"""LeJEPA (Balestriero and LeCun, 2025): pulls views of a sample together, and the distribution of embeddings to a
-Gaussian.
+"""LeJEPA (Balestriero and LeCun, 2025): pulls the views of a sample together, and the distribution of embeddings
+towards a Gaussian.
 
 It has no teacher, predictor or stop-gradient. SIGReg, sketched isotropic Gaussian regularisation, keeps the embeddings
-apart: along random directions they are compared with a standard Gaussian by the statistic of Epps and Pulley (1983),
+apart: along random directions, it compares them with a standard Gaussian by the statistic of Epps and Pulley (1983),
 which is smooth and bounded.
 
 Shapes: B samples of V views, D the encoder's width, P the width of an embedding, S directions.
@@ -138,7 +138,7 @@ class ClipLeJepaConfig(LeJepaSizes[VideoBatch]):
 
 
 class LeJepa(MediaEncoder[BatchT], config=LeJepaSizes):
-    """The encoder, and the projector that training alone needs."""
+    """The encoder, and the projector, which is needed only for training."""
 
     whole_graph = True
 
@@ -254,8 +254,8 @@ def lejepa_tiny() -> Recipe[ImageBatch]:
 
 
 def videolejepa_tiny() -> Recipe[VideoBatch]:
-    """LeJEPA on video (not in the paper): four views of the same 8 frames of 8 clips, each with its crop, colours and a
-    tube mask that leaves 64 of 256 tokens, and the encoder of `videomae-tiny`.
+    """LeJEPA on video (not in the paper): four views of the same 8 frames of 8 clips, each with its own crop, colours
+    and a tube mask that leaves 64 of 256 tokens, and the encoder of `videomae-tiny`.
     """
     return Recipe(
         name="videolejepa-tiny",

@@ -2,11 +2,11 @@
 
 The encoder sees only the context. The predictor reads its output, and mask tokens at the positions of the targets. The
 teacher is the moving average of the encoder. It sees the whole sample; its normalised output at the targets is
-predicted. No pixels are compared, so a teacher with the same output for every sample would have no loss: such a run has
-collapsed.
+predicted. No pixels are compared, so a teacher with the same output for every sample would have zero loss: such a run
+has collapsed.
 
-I-JEPA (Assran et al., 2023) predicts each block of targets separately: the mask tokens of two blocks do not see each
-other. Masks without blocks are one block of all their targets.
+I-JEPA (Assran et al., 2023) predicts each block of targets separately: the mask tokens of two blocks do not attend to
+each other. Masks without blocks are one block of all their targets.
 
 V-JEPA (Bardes et al., 2024) masks one clip several times, with one mask in each view, and predicts all targets of a
 mask at once. So does V-JEPA 2 (Assran et al., 2025), but its tokens have no position vectors: queries and keys of all
@@ -45,8 +45,9 @@ from maskstream.train.nn.objectives import EPS
 from maskstream.train.nn.transformer import BlockSizes, TransformerBlock
 
 Distance = Literal["smooth l1", "l1", "l2"]
-"""How far a prediction is from its target, a mean over channels: Huber's with 1 as the bound, the absolute difference,
-or the squared one."""
+"""Distance of a prediction from its target, a mean over channels: Huber's with 1 as the bound, the absolute difference,
+or the squared one.
+"""
 TargetNorm = Literal["channels", "tokens"]
 """Normalisation of targets to mean 0 and variance 1: over the "channels" of each token, as in the papers, or over the
 "tokens" of all samples of a batch, channel by channel, as in data2vec (Baevski et al., 2022), which removes the common
@@ -70,7 +71,7 @@ class JepaConfig(ModelConfig[BatchT]):
         std: Standard deviation of the initial weights.
         masks: Number of identical views of a sample that differ only in their masks (`augment.SharedCrop`); the teacher
             sees them once.
-        momentum: Fraction of the teacher that stays in each step, as a schedule over the run.
+        momentum: Fraction of the teacher that is kept in each step, as a schedule over the run.
         distance: Distance of predictions from targets.
         target_norm: Normalisation of targets.
     """

@@ -1,5 +1,5 @@
 """V-JEPA (Bardes et al., 2024): joint-embedding prediction of clips. V-JEPA 2 has the same encoder and predictor, with
-other places.
+different position embeddings.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from maskstream.train.nn.transformer import RaggedRows, Stack, Turns
 from .model import Jepa, JepaConfig
 
 ClipPlaces = Literal["added", "turned", "turned in pairs"]
-"""How the time, row and column of a token get into a model of clips: as vectors that are "added" to its embedding, as
-in V-JEPA, or as angles by which queries and keys are "turned", as in V-JEPA 2; "turned in pairs", as in V-JEPA 2.1, has
+"""How the time, row and column of a token enter a model of clips: as vectors that are "added" to its embedding, as in
+V-JEPA, or as angles by which queries and keys are "turned", as in V-JEPA 2; "turned in pairs", as in V-JEPA 2.1, uses
 one angle for both channels of a plane.
 """
 
@@ -57,7 +57,9 @@ class VideoJepaConfig(JepaConfig[VideoBatch]):
 
 
 class VideoJepa(Jepa[VideoBatch], config=VideoJepaConfig):
-    """The model of V-JEPA and V-JEPA 2. A shorter or smaller clip has the first places of the grid along each axis."""
+    """The model of V-JEPA and V-JEPA 2. A shorter or smaller clip uses the first positions of the grid along each
+    axis.
+    """
 
     def placed(self, index: Tensor, data: Tensor) -> Tensor:
         """Return the indices of tokens on the model's grid, which may be larger than the clip's; see Jepa.
@@ -77,7 +79,9 @@ class VideoJepa(Jepa[VideoBatch], config=VideoJepaConfig):
 
 
 class ClipEncoder(nn.Module):
-    """Encodes visible tokens: an embedding, then blocks; places are added to the first or turn queries and keys."""
+    """Encodes visible tokens: an embedding, then blocks; positions are added to the embedding or rotate queries and
+    keys.
+    """
 
     def __init__(self, config: VideoJepaConfig, tokens: TokenKind[VideoBatch]) -> None:
         super().__init__()
@@ -102,8 +106,8 @@ class ClipEncoder(nn.Module):
 
 
 class ClipPredictor(nn.Module):
-    """Predicts targets from the encoded visible tokens followed by mask tokens. Each mask of a clip has a mask token of
-    its own, which begins as 0.
+    """Predicts targets from the encoded visible tokens followed by mask tokens. Each mask of a clip has a separate mask
+    token, initialised to 0.
     """
 
     TABLES: ClassVar[tuple[str, ...]] = ("mask_tokens",)

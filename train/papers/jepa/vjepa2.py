@@ -1,4 +1,4 @@
-"""V-JEPA 2 (Assran et al., 2025): V-JEPA whose tokens have turns for places; its model is `VideoJepa` of vjepa.py."""
+"""V-JEPA 2 (Assran et al., 2025): V-JEPA with rotary positions; its model is `VideoJepa` of vjepa.py."""
 
 from dataclasses import replace
 

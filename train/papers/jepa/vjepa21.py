@@ -1,8 +1,8 @@
 """V-JEPA 2.1 (Mur-Labadia et al., 2026): V-JEPA 2 that also predicts visible tokens, at several depths of the encoder.
 
-V-JEPA 2 has no loss on the encoder's output for visible tokens, so these need not describe the content at their
-positions. Here the predictor also predicts them, and a visible token counts more the nearer it is to a hidden one.
-Predictions and targets are features of several blocks of the encoder, not only of the last one.
+V-JEPA 2 has no loss on the encoder's output for visible tokens, so they need not describe the content at their
+positions. Here the predictor also predicts them, with a weight that grows with proximity to hidden tokens. Predictions
+and targets are features of several blocks of the encoder, not only of the last one.
 
 Shapes: B samples, N tokens, V of them visible, D the encoder's width, L levels.
 """

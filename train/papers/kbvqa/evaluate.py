@@ -30,7 +30,7 @@ from .options import ASKS, KbvqaSettings
 
 UInt8s = npt.NDArray[np.uint8]
 PEOPLE = 10
-"""The answers of a question of OK-VQA and A-OKVQA, by which VQA accuracy is defined."""
+"""Number of answers of a question in OK-VQA and A-OKVQA, by which VQA accuracy is defined."""
 GREY = 128
 """The level of hidden patches."""
 PATCHES = 8
@@ -47,7 +47,7 @@ class Question:
         key: Key of the sample.
         image: RGB, uint8 (h, w, 3).
         text: The question.
-        answers: All answers that count as right.
+        answers: All answers that are accepted as correct.
         choices: Choices, if the data set has them.
         rationales: Rationales, if the data set has them.
         kind: Kind of the question, or "".
@@ -220,7 +220,8 @@ def _format_choices(question: Question) -> str:
 
 
 def hide_patches(image: UInt8s, ratio: float, key: str, seed: int = 0) -> UInt8s:
-    """Turn some of an image's PATCHES x PATCHES patches grey; a higher ratio hides further patches, not others.
+    """Turn some of an image's PATCHES x PATCHES patches grey; a higher ratio hides additional patches, not different
+    ones.
 
     Args:
         image: RGB, uint8 (h, w, 3).

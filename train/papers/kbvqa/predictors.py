@@ -129,7 +129,9 @@ class _Lines:
 
 
 def frequent(known: Sequence[Question]) -> Predictor:
-    """Return the trivial predictor: the most frequent answer to known questions with the same words, else to all."""
+    """Return the trivial predictor: the most frequent answer to known questions with the same words, else to all
+    questions.
+    """
     of_words = {
         text: find_frequent_answers([one for one in known if one.text == text])[""] for text in {q.text for q in known}
     }
@@ -150,7 +152,7 @@ class ClassifiesAnswers(Protocol):
 def load_run(run: Path, data: Manifest) -> Predictor:
     """Load a classifier of answers, trained by `maskstream train vqa-tiny` on a split with the tokenizer of `data`.
 
-    It reads the question and the whole resized image, but not the prompt, and gives no rationales.
+    It reads the question and the whole resized image, but not the prompt, and returns no rationales.
 
     Args:
         run: Folder of the run.

@@ -21,8 +21,8 @@ def lmd_base() -> Recipe[ImageBatch]:
 
     800 epochs, batches of 64.
 
-    `mask.ratio` sets the schedule: `masks.Piecewise()` is their second one, 0.75 MAE's fixed ratio. Their third is not
-    in published code.
+    `mask.ratio` sets the schedule: `masks.Piecewise()` is the paper's second one, and 0.75 is MAE's fixed ratio. Their
+    third is not in published code.
 
     Differences from the authors' code: latents come from a quantiser trained here, without rounding (authors: the mode
     of Stable Diffusion's KL autoencoder); the decoder does not subtract its positions; AdamW (authors: optionally

@@ -37,9 +37,9 @@ from maskstream.train.nn.grid import gather_tokens
 from .model import ImageTextAutoencoder, ImageTextAutoencoderConfig, ImageTextClassifier, ImageTextClassifierConfig
 
 ASKED = 2048
-"""The largest number of questions that are measured."""
+"""Maximum number of questions that are measured."""
 KNOWN = 1 << 13
-"""The largest number of questions whose answers are counted for the priors."""
+"""Maximum number of questions whose answers are counted for the priors."""
 _ASKED_AT_ONCE = 64
 ANSWERS_READING = "Held-out questions, with the model's answer under each."
 Shares = dict[str, float]
@@ -47,7 +47,7 @@ COUNTS = "counts of ids"
 MEASURED = 512
 """The largest number of samples that are measured."""
 COUNTED = 1 << 14
-"""The largest number of texts whose ids are counted."""
+"""Maximum number of texts whose ids are counted."""
 _AT_ONCE = 32
 READING = (
     "A held-out image and its text, the part of the image that the encoder saw, and both with the model's predictions "
@@ -104,7 +104,7 @@ class Priors:
 
     @property
     def label(self) -> int:
-        """The most frequent label."""
+        """Most frequent label."""
         return max(self.counts, key=lambda label: (self.counts[label], -label))
 
     def loss(self, label: int) -> float:
@@ -116,7 +116,7 @@ class Priors:
 
 @torch.inference_mode()
 def measure_answers(model: ImageTextClassifier, measured: Iterable[ImageTextBatch], priors: Priors) -> Answers:
-    """Measure the right answers; questions without a label count as wrong.
+    """Measure accuracy; questions without a label count as wrong.
 
     Args:
         model: The model, in eval mode.
@@ -210,8 +210,8 @@ def measure_losses(
         counts: Counts of ids for the baseline.
 
     Returns:
-        The losses of hidden patches, and the scores: of patches, by which models are compared, of hidden tokens, and of
-            pairs.
+        Losses of hidden patches, and the scores: of patches, by which models are compared, of hidden tokens, and of
+        pairs.
 
     Raises:
         ValueError: `measured` is empty.
@@ -247,7 +247,8 @@ def measure_losses(
 
 
 def held_out_samples(config: ImageTextData, data: Manifest) -> list[ImageTextBatch]:
-    """Return shuffled samples of a split with the recipe's masks and pairs and centre crops; the same at each call.
+    """Return shuffled samples of a split with the recipe's masks and pairs and centre crops; repeated calls return the
+    same samples.
 
     Args:
         config: Settings of the data.

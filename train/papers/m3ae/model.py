@@ -54,7 +54,7 @@ NEEDS = (
 
 
 class CLIPImages(nn.Module):
-    """The image's part of CLIP (Radford et al., 2021): learnt places, and a norm in front of the blocks."""
+    """The image part of CLIP (Radford et al., 2021): learned positions, and a norm before the blocks."""
 
     TABLES = ("place",)
     """The parameters that are tables of embeddings, which do not decay."""
@@ -81,7 +81,7 @@ class CLIPImages(nn.Module):
 
 class M3AEEncoder(nn.Module):
     """Image: a class token and patches with fixed positions, or CLIP's. Text: ids with learned positions. Each stream
-    has an embedding of its kind before the blocks of fusion.
+    has a kind embedding before the fusion blocks.
     """
 
     TABLES = ("kind",)
@@ -404,5 +404,5 @@ class ImageTextClassifier(Model[ImageTextBatch], config=ImageTextClassifierConfi
         return cast(Tensor, self.head(self.pooler(*self.encoder.whole(batch)))).float()
 
     def loss(self, batch: ImageTextBatch) -> Losses:
-        """Return the cross-entropy of the label in nats; samples without a label do not count."""
+        """Return the cross-entropy of the label in nats; samples without a label are ignored."""
         return Losses(parts={"answers": of_labels(self.scores(batch), batch.label)})

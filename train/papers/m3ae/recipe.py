@@ -12,7 +12,7 @@ from maskstream.train.core.recipe import Recipe
 from .model import ImageTextAutoencoderConfig, ImageTextClassifierConfig
 
 TEXT_MASK = Padded(mask=Replace(mask=WholeWords(ratio=0.15)))
-"""15 % of a text in whole words: 80 % become [MASK], 10 % a random token, 10 % stay."""
+"""15 % of a text in whole words: 80 % become [MASK], 10 % a random token, 10 % are unchanged."""
 
 
 def _pairs(size: int, patch: int, length: int) -> ImageTextData:

@@ -1,7 +1,7 @@
 """Evaluates predicted ids of images, compared with counts of ids and neighbours, and generated images as a set.
 
-The distance of generated from held-out images is measured by the mean colours of their cells. A distance of learnt
-features (FID) would need foreign weights; colours of cells need none, and ignore details.
+The distance of generated from held-out images is measured by the mean colours of their cells. A distance of learned
+features (FID) would need external weights; colours of cells need none, but ignore details.
 """
 
 from collections.abc import Iterable

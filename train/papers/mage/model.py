@@ -1,4 +1,4 @@
-"""MAGE (Li et al., 2023): one encoder that learns to represent and to generate images, from masked ids.
+"""MAGE (Li et al., 2023): one encoder that learns both to represent and to generate images, from masked ids.
 
 A frozen quantiser computes ids of the cells of an image. Some cells are dropped, others enter the encoder as a blank.
 The decoder reads the encoder's output for all known cells and the class token's output for all others, whose ids it
@@ -30,7 +30,7 @@ from maskstream.train.nn.token_layers import TokenHead, TokenIds
 from maskstream.train.nn.transformer import Stack, init_linear, init_normal
 
 Positions = Literal["learned", "grid"]
-"""Where a cell stands: a table, or sines and cosines on its axes."""
+"""Position embedding of a cell: a table, or sines and cosines on its axes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

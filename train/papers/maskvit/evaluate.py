@@ -29,7 +29,7 @@ from maskstream.train.evaluate.patches import LEVELS, compute_root_mean_square
 from .model import FrameIdsConfig, FrameIdsModel, need_mask
 
 MEASURED, COUNTED = 128, 512
-"""The largest numbers of clips that are measured, and whose ids are counted."""
+"""Maximum numbers of clips that are measured, and of clips whose ids are counted."""
 ROUNDS, TEMPERATURE = 12, 1.0
 _AT_ONCE = 16
 READING = (
@@ -188,7 +188,7 @@ def measure_hidden_ids(model: FrameIdsModel, measured: Iterable[VideoBatch], cou
 
 
 def collect_held_out_clips(config: VideoData, data: Manifest, most: int = MEASURED) -> list[VideoBatch]:
-    """Return shuffled clips of a split with the recipe's masks, as centre crops; the same at each call.
+    """Return shuffled clips of a split with the recipe's masks, as centre crops; repeated calls return the same clips.
 
     Args:
         config: Data config of the run.

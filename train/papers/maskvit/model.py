@@ -1,9 +1,9 @@
 """MaskViT (Gupta et al., 2022): predicts hidden ids of frames, with attention within windows of space and of time.
 
-A frozen quantiser makes ids of the cells of each frame. The first frames are context and never hidden; of the others a
-share that differs from sample to sample is. Each layer is two blocks: the first attends within each frame, the second
-within columns of a few cells through all frames. A mask that hides all but the context gives the future: ids are filled
-in over several rounds (evaluate/hidden_ids.py).
+A frozen quantiser computes ids of the cells of each frame. The first frames are context and are never hidden; a
+fraction of the others, which differs from sample to sample, is hidden. Each layer is two blocks: the first attends
+within each frame, the second within columns of a few cells through all frames. A mask that hides everything except the
+context generates the future: ids are filled in over several rounds (evaluate/hidden_ids.py).
 
 Shapes: B clips of T frames, N = T x h x w cells, M of them predicted, K ids, D channels.
 """

@@ -14,7 +14,7 @@ from maskstream.train.nn.quantiser import BASE
 from .model import FrameIdsConfig
 
 MASK = Padded(mask=Context(mask=PerFrame(ratio=Uniform(low=0.5, high=1.0))))
-"""One frame of context; of each later one the same share is hidden, drawn from [0.5, 1) for each clip."""
+"""One frame of context; in each later frame the same fraction is hidden, drawn from [0.5, 1) for each clip."""
 
 
 def maskvit_base() -> Recipe[VideoBatch]:

@@ -1,9 +1,9 @@
 """Evaluates a masked diffusion language model by its bound of the likelihood of held-out texts, and draws texts by it.
 
-The bound is an integral over the time, by draws: each text is hidden at `DRAWS` ratios that are spread evenly, with
-exact counts, so that neither the ratio nor the count adds noise. It holds for any masked language model: one that was
+The bound is an integral over time, estimated by draws: each text is hidden at `DRAWS` ratios that are spread evenly,
+with exact counts, so that neither the ratio nor the count adds noise. It holds for any masked language model: a model
 trained with every number of hidden tokens (PMLM) has the bound of drawing them one by one in a random order, which is
-the same number. So models of both kinds, and counts that predict from left to right, can be compared.
+the same number. So models of both kinds, and count models that predict from left to right, can be compared.
 
 Shapes: B texts of N tokens, K tokens.
 """
@@ -41,13 +41,13 @@ from maskstream.train.nn.token_model import TokenModel
 from .model import DiffusionLanguageConfig, mask_impossible, need_ratio
 
 MEASURED = 256
-"""The largest number of texts that are measured."""
+"""Maximum number of texts that are measured."""
 DRAWS = 16
-"""How often each of them is hidden."""
+"""Number of masks drawn for each of them."""
 COUNTED = 1 << 16
 """The largest number of rows whose ids are counted."""
 STRENGTHS = (1.0, 10.0, 100.0, 1000.0)
-"""How many tokens of a shorter context count as much as those that were seen after a longer one."""
+"""Number of tokens after a shorter context that have the same weight as those seen after a longer one."""
 _AT_ONCE = 32
 READING = (
     "A held-out text with the tokens that the model had to predict, and with the most probable tokens in their "
@@ -59,13 +59,13 @@ Int64s = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Bound:
-    """A bound of the negative log-likelihood.
+    """A bound on the negative log-likelihood.
 
     Attributes:
         value: The bound, in nats per token.
         error: Standard error over the draws of ratios; 0 for one draw.
         tokens: Number of tokens, without special ones.
-        draws: How often each text was hidden.
+        draws: Number of masks drawn for each text.
     """
 
     value: float
@@ -102,7 +102,7 @@ def measure_bound(model: TokenModel, batches: Iterable[TextBatch], draws: int) -
 
 
 def bounded(config: TextData, draws: int = DRAWS) -> TextData:
-    """Return the data config whose batches give a bound: `draws` views of each text, at evenly spread ratios.
+    """Return the data config whose batches result in a bound: `draws` views of each text, at evenly spread ratios.
 
     Args:
         config: Data config of the run.
@@ -114,7 +114,7 @@ def bounded(config: TextData, draws: int = DRAWS) -> TextData:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Counts:
-    """How often contexts, as numbers, were followed by ids; `keys` are context * vocabulary + id, ascending int64."""
+    """How often contexts, as numbers, are followed by ids; `keys` are context * vocabulary + id, ascending int64."""
 
     keys: Int64s
     found: Int64s
@@ -144,7 +144,7 @@ def _look_up_keys(keys: Int64s, values: Int64s, asked: Int64s) -> Int64s:
 
 
 def measure_ngrams(counted: Iterable[TextBatch], measured: Iterable[TextBatch], vocabulary: int) -> dict[str, float]:
-    """Measure the negative log-likelihood in nats per token of counts of ids, pairs and triples.
+    """Measure the negative log-likelihood in nats per token for models that count ids, pairs and triples.
 
     Pairs and triples predict each token from the one or two before it, at the best of `STRENGTHS` for the measured
     texts. Like the bound, they assume a known length: special tokens are read, but never predicted.
@@ -243,7 +243,7 @@ def generate(
 
     The time goes from 1 to 0 in equal steps. In a step from t to s each blank is filled with probability (t - s) / t,
     independently of the others, from the softmax of its logits / temperature; at temperature 0 with the most probable
-    id. Filled tokens stay.
+    id. Filled tokens are not changed again.
 
     Args:
         model: The model; it is put into eval mode.

@@ -2,10 +2,10 @@
 
 Tokens of a text are hidden with a probability t that is uniform from 0 to 1 (masks.MaskedDiffusion), and the
 cross-entropy of each hidden token is weighted by 1 / t. The mean over all tokens, hidden or not, is a bound of the
-negative log-likelihood in nats per token. Two properties make it a bound (SUBS): the id that replaces a hidden token
-has no probability, and visible tokens stay unchanged, so that only hidden ones are predicted. The time is not an input
-of the model, since it follows from the text. Source: MDLM (Sahoo et al., 2024, section 3), LLaDA (Nie et al., 2025,
-section 2).
+negative log-likelihood in nats per token. Two properties make it a bound (SUBS): the id of the mask token has zero
+probability, and visible tokens are unchanged, so that only hidden ones are predicted. The time is not an input of the
+model, since it follows from the text. Source: MDLM (Sahoo et al., 2024, section 3), LLaDA (Nie et al., 2025, section
+2).
 
 Shapes: B texts of up to L tokens, K hidden tokens of all texts.
 """
@@ -53,7 +53,7 @@ def _list_masks(mask: Mask | None) -> Iterator[Mask]:
 
 
 class DiffusionLanguageModel(TokenModel, config=DiffusionLanguageConfig):
-    """A masked language model whose loss is a bound of the negative log-likelihood in nats a token."""
+    """A masked language model whose loss is a bound on the negative log-likelihood in nats per token."""
 
     def loss(self, batch: TextBatch) -> Losses:
         """Return the bound of the batch: cross-entropies of hidden tokens, divided by their text's ratio, summed and

@@ -31,7 +31,7 @@ from .model import RationaleWriter, RationaleWriterConfig
 MEASURED = 1024
 """The largest number of questions that are measured."""
 KNOWN = 1 << 12
-"""The largest number of questions whose answers are counted."""
+"""Maximum number of questions whose answers are counted."""
 ANSWER, RATIONALE = "answer", "rationale"
 _AT_ONCE = 128
 READING = (
@@ -50,7 +50,7 @@ class Written:
     Attributes:
         right: Fraction of right answers, token for token, by kind of question, "all" first.
         frequent: The same of always giving the most frequent answer to the kind.
-        unseen: The same of giving the most frequent answer to the same words.
+        unseen: The same accuracy for giving the most frequent answer to the same words.
         rationales: Fraction of rationales that are right; None without any.
         tokens: Fraction of their tokens that the written ones contain.
         questions: Number of questions of each kind.
@@ -79,7 +79,7 @@ class Written:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Writing(Example):
-    """Questions of a batch, with the true texts of each and those that a model wrote, as token ids by role."""
+    """Questions of a batch, with the true texts of each and the texts that a model wrote, as token ids by role."""
 
     batch: ImageTextBatch
     true: Sequence[Mapping[str, tuple[int, ...]]]
@@ -88,7 +88,7 @@ class Writing(Example):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Asked:
-    """A question: its kind, its tokens, the true texts, and those that the model wrote."""
+    """A question: its kind, its tokens, the true texts, and the texts that the model wrote."""
 
     kind: str
     words: Ids

@@ -10,7 +10,7 @@ edges. The first layer of an edge's MLP, a linear map of [edge, sender, receiver
 that the nodes' parts are computed once per node and not once per edge.
 
 Sources: MeshMask (Garnier et al., 2025) for the masking and the gated MLPs, MeshGraphNets (Pfaff et al., 2021, section
-3.2) for the blocks and the prediction of changes. As there, positions enter only as features of edges.
+3.2) for the blocks and the prediction of changes. As in that paper, positions enter only as features of edges.
 
 Shapes: N nodes, E edges, H the width of a block, D channels, V visible nodes, M targets, K edges between visible nodes.
 """
@@ -158,14 +158,14 @@ class MeshNetworkConfig(ModelConfig[MeshBatch]):
             )
 
     def check_split(self, split: Manifest) -> None:
-        """Raise ValueError if the split holds surfaces, which have 3 channels in 3 dimensions, and the model has other
-        sizes.
+        """Raise ValueError if the split contains surfaces, which have 3 channels in 3 dimensions, and the model has
+        different sizes.
         """
         if not any(name_fields_component(name) in split.components for name in split.components):
             self.check_sizes(3, 3)
 
     def check_sizes(self, channels: int, dims: int) -> None:
-        """Raise ValueError if the meshes have another number of channels or dimensions than the model.
+        """Raise ValueError if the meshes have a different number of channels or dimensions than the model.
 
         Args:
             channels: Channels of the meshes.

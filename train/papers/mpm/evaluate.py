@@ -24,9 +24,9 @@ from maskstream.train.evaluate.evaluation import Compared, Evaluation, Mixture, 
 from .model import PoseModel, PoseModelConfig, distance
 
 ROUNDS = 8
-"""Clips of each motion, each seen by another camera."""
+"""Clips per pose sequence, each seen by a different camera."""
 MEASURED = 1024
-"""The largest number of clips that are measured, nearly."""
+"""Approximate maximum number of clips that are measured."""
 IN_TIME = "interpolation in time"
 _MM = 1000.0
 COMPLETED = (
@@ -46,10 +46,10 @@ def compute_mpjpe(made: Tensor, true: Tensor, *, root: int | None = 0, valid: Te
         made: Predicted joints (..., J, 3).
         true: True joints (..., J, 3).
         root: Joint that is moved to the origin in both; None compares positions unchanged.
-        valid: Joints that count, bool (..., J).
+        valid: Joints that are measured, bool (..., J).
 
     Raises:
-        ValueError: Shapes differ, or no joint counts.
+        ValueError: Shapes differ, or no joint is valid.
     """
     _check(made, true)
     if root is not None:
@@ -65,14 +65,14 @@ def compute_p_mpjpe(made: Tensor, true: Tensor, *, valid: Tensor | None = None) 
     Args:
         made: Predicted joints (..., J, 3).
         true: True joints (..., J, 3).
-        valid: Joints that count, bool (..., J).
+        valid: Joints that are measured, bool (..., J).
     """
     _check(made, true)
     return _measure_mean_distance(align(made, true), true, valid)
 
 
 def align(made: Tensor, true: Tensor) -> Tensor:
-    """Rotate, move and scale poses for the smallest squared distance to the true ones; float64 (..., J, 3).
+    """Rotate, translate and scale poses for the smallest squared distance to the true ones; float64 (..., J, 3).
 
     A pose whose joints are all at one point becomes the mean of the true joints.
 
@@ -191,8 +191,8 @@ def evaluate(model: PoseModel, config: PoseData, data: Manifest, shown: int) -> 
 
 
 def collect_held_out_clips(config: PoseData, data: Manifest) -> list[PoseBatch]:
-    """Return clips of all pose sequences of a split, without flips, with the recipe's cameras and masks; the same at
-    each call.
+    """Return clips of all pose sequences of a split, without flips, with the recipe's cameras and masks; repeated calls
+    return the same clips.
 
     Args:
         config: Data config of the run.
@@ -205,7 +205,7 @@ def collect_held_out_clips(config: PoseData, data: Manifest) -> list[PoseBatch]:
 
 @torch.inference_mode()
 def measure_lifting(model: PoseModel, clips: list[PoseBatch]) -> Lifted:
-    """Measure the errors of the model and of the baselines on clips; rows that only pad a batch do not count.
+    """Measure the errors of the model and of the baselines on clips; rows that only pad a batch are ignored.
 
     Args:
         model: The model.

@@ -1,9 +1,9 @@
-"""The model of MPM (Zhang et al., 2023): poses in 2-D and in 3-D that are completed, and 2-D poses that are lifted.
+"""The model of MPM (Zhang et al., 2023), which completes poses in 2-D and in 3-D, and lifts 2-D poses.
 
-A frame is a token. Hidden joints of a frame get a learnt place; an MLP, whose first layer is of 2-D or of 3-D poses,
-embeds the frame. A transformer that both share reads the frames that are not wholly hidden. A decoder for each kind of
-pose reads them, and mask tokens in place of the hidden frames, and predicts all joints of all frames. So a 2-D pose
-that goes to the decoder of 3-D poses is lifted.
+A frame is a token. Hidden joints of a frame get a learned position; an MLP, whose first layer differs between 2-D and
+3-D poses, embeds the frame. A transformer that both share reads the frames that are not completely hidden. A decoder
+for each kind of pose reads its output, with mask tokens for the hidden frames, and predicts all joints of all frames.
+So a 2-D pose that is passed to the decoder of 3-D poses is lifted.
 
 Shapes: B clips of T frames of J joints, V of the frames visible, D channels.
 """
@@ -73,7 +73,9 @@ class PoseModelConfig(ModelConfig[PoseBatch]):
 
 
 class DeviationNorm(nn.LayerNorm):
-    """A layer norm that divides by the unbiased deviation plus epsilon, and not by the root of variance and epsilon."""
+    """A layer norm that divides by the unbiased standard deviation plus epsilon, instead of the root of variance plus
+    epsilon.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         deviation, mean = torch.std_mean(widen(x), dim=-1, keepdim=True)

@@ -25,7 +25,7 @@ def mpm() -> Recipe[PoseBatch]:
     of the others, the same for all clips of a batch; 4 blocks of width 256; masked 2-D poses, masked 3-D poses, and
     lifting of masked 2-D poses at once.
 
-    A rate of 1e-4 for 1,024 clips, times 0.97 after each epoch.
+    A learning rate of 1e-4 for 1,024 clips, multiplied by 0.97 after each epoch.
 
     Differences from the authors' code: cameras are drawn at load in every step (authors: Human3.6M's, and PoseAug's
     generator in half of the steps, with other task ratios in the rest); masks depend on seed and step (authors: system

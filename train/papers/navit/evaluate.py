@@ -1,4 +1,4 @@
-"""Evaluates the reconstruction of masked samples in packed rows, each whole, at its own size and aspect."""
+"""Evaluates the reconstruction of masked samples in packed rows, uncropped, at their native size and aspect ratio."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -57,8 +57,8 @@ def evaluate(model: NativeAutoencoder, config: PackedData, data: Manifest, shown
 
 
 def yield_held_out_rows(config: PackedData, data: Manifest) -> Iterator[PackedBatch]:
-    """Yield rows of at least MEASURED samples of a split, whole and with the recipe's mask ratios; the same at each
-    call.
+    """Yield rows of at least MEASURED samples of a split, uncropped and with the recipe's mask ratios; repeated calls
+    yield the same rows.
 
     A larger split is shuffled.
 

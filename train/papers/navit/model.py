@@ -30,7 +30,7 @@ from maskstream.train.nn.transformer import init_linear
 AXES = 3
 """Axes of a position: time step, row and column."""
 Equal = Literal["tokens", "samples"]
-"""Units with equal weight in the loss: each target token, so that large samples count more, or each sample."""
+"""Units with equal weight in the loss: each target token, so that large samples have more weight, or each sample."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -141,7 +141,7 @@ class NativeAutoencoder(Model[PackedBatch], config=NativeAutoencoderConfig):
     def weight(self, batch: PackedBatch) -> Tensor:
         """Return each target's weight in the loss, (M,).
 
-        If samples count equally, the weights of a sample's targets sum to 1, or to the sample's weight if it has one.
+        With "samples", the weights of a sample's targets sum to 1, or to the sample's weight if it has one.
         """
         mask = _need_mask(batch)
         weight = mask.weight.to(self._dtype)
@@ -259,8 +259,8 @@ def rotations(place: Tensor, channels: int) -> tuple[Tensor, Tensor]:
     """Return the cosines and sines of rotary positions.
 
     Each axis rotates a third of a head's pairs of channels, pair i of n by place / 10,000^(i / n); the remaining pairs
-    are not rotated. Channel c is paired with channel c + channels / 2, as in `token_layers`; V-JEPA 2 pairs neighbours,
-    which is the same in another order of channels.
+    are not rotated. Channel c is paired with channel c + channels / 2, as in `token_layers`; V-JEPA 2 pairs
+    neighbouring channels, which is equivalent up to the order of channels.
 
     Args:
         place: Positions int (K, 3).

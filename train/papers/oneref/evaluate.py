@@ -26,11 +26,11 @@ from maskstream.train.evaluate.evaluation import (
 from .model import OneRef, OneRefConfig, compute_generalised_overlap, overlap, to_centre
 
 MEASURED = 1024
-"""The largest number of phrases that are measured."""
+"""Maximum number of phrases that are measured."""
 KNOWN = 1 << 12
 """Largest number of boxes for the mean box."""
 HIT = 0.5
-"""The overlap (IoU) of a box that counts as found."""
+"""The overlap (IoU) from which a box counts as found."""
 UNSEEN = "unseen"
 """Split, next to a held-out one, with objects that are not in the training split."""
 BOXES = "boxes"
@@ -42,7 +42,7 @@ READING = "Held-out phrases, with the box and the pixels that each refers to, an
 def measure_referring(model: OneRef, measured: Iterable[ImageTextBatch], mean: Tensor) -> tuple[list[Score], float]:
     """Measure boxes and segments on batches without masks.
 
-    The field "boxes" of batches has the boxes of all phrases of a sample. Samples without a box do not count.
+    The field "boxes" of batches has the boxes of all phrases of a sample. Samples without a box are ignored.
 
     Args:
         model: The model.

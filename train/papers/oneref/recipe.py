@@ -91,6 +91,6 @@ def oneref_refer_base() -> Recipe[ImageTextBatch]:
 
 
 def oneref_refer_tiny() -> Recipe[ImageTextBatch]:
-    """Scaled down to the size and length of `oneref-tiny`, with 16 phrases a step."""
+    """Scaled down to the size and length of `oneref-tiny`, with 16 phrases per step."""
     schedule = ScheduleConfig(base_lr=48e-3, min_lr=48e-5, warmup=0.05, steps=2400)
     return replace(_whole(oneref_tiny(), "oneref-refer-tiny"), batch_size=16, schedule=schedule)

@@ -29,7 +29,7 @@ from .model import PointAutoencoder, PointAutoencoderConfig
 
 MIDDLE = "all points at the centre"
 MEASURED = 256
-"""The largest number of clouds that are measured."""
+"""Maximum number of clouds that are measured."""
 READING = (
     "Held-out clouds. The encoder saw the orange groups; the blue groups are the model's predictions. The centres of "
     "the hidden groups are inputs of the model, so it predicts only the shapes around them."
@@ -69,7 +69,8 @@ def evaluate(model: PointAutoencoder, config: PointsData, data: Manifest, shown:
 
 
 def collect_held_out_clouds(config: PointsData, data: Manifest) -> list[PointsBatch]:
-    """Return batches of shuffled clouds with the recipe's masks, without its random scaling; the same at each call.
+    """Return batches of shuffled clouds with the recipe's masks, without its random scaling; repeated calls return the
+    same batches.
 
     Args:
         config: Data config of the run.

@@ -66,7 +66,7 @@ class PointSegmenterConfig(ModelConfig[PointsBatch]):
 
     @property
     def numbers(self) -> list[int]:
-        """The numbers of all parts, sorted."""
+        """Numbers of all parts, sorted."""
         return sorted({part for own in self.parts for part in own})
 
     @property

@@ -20,7 +20,7 @@ def pointmae_small() -> Recipe[PointsBatch]:
 
     Differences from the authors' code: group embeddings use layer norms and GELU (authors: batch norms and ReLU); query
     and value have a bias (authors: none); Xavier-uniform initial weights. With the authors' embedding and epsilons,
-    both losses are equal.
+    both implementations have the same loss.
     """
     return Recipe(
         name="pointmae-small",

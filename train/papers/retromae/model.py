@@ -3,8 +3,8 @@
 Shapes: B texts of up to L tokens, T tokens of all texts, D channels.
 
 The decoder is one layer. Each position's query is the sentence vector plus its position vector; it attends to a random
-part of the text (masks.DecoderRows), different for each position, and predicts its token. So the vector must hold most
-of the needed information. Source: RetroMAE (Xiao et al., 2022), enhanced decoding.
+part of the text (masks.DecoderRows), different for each position, and predicts its token. So the vector must contain
+most of the required information. Source: RetroMAE (Xiao et al., 2022), enhanced decoding.
 """
 
 from __future__ import annotations

@@ -25,16 +25,18 @@ from maskstream.train.evaluate.evaluation import (
 from .model import TextClassifier, TextClassifierConfig
 
 MEASURED = 4096
-"""The most texts that are measured."""
+"""Maximum number of texts that are measured."""
 COUNTED = 1 << 15
-"""The most texts whose ids are counted."""
+"""Maximum number of texts whose ids are counted."""
 _AT_ONCE = 64
 READING = "Held-out texts, with the model's class under each."
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class IdsByClass:
-    """How often each id occurs in the texts of each class, float64 (classes, vocabulary); texts: of each class."""
+    """How often each id occurs in the texts of each class, float64 (classes, vocabulary); texts: number of texts per
+    class.
+    """
 
     counts: npt.NDArray[np.float64]
     texts: npt.NDArray[np.float64]

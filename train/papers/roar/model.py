@@ -68,7 +68,9 @@ class TextReading:
 
 
 class TextClassifier(Model[TextBatch]):
-    """Scores classes of rows from the vectors of their ids, so that gradients by these vectors can be taken."""
+    """Computes class scores of rows from the vectors of their ids, so that gradients with respect to these vectors are
+    available.
+    """
 
     float32_on_cpu = True
 
@@ -82,7 +84,7 @@ class TextClassifier(Model[TextBatch]):
 
     @abstractmethod
     def read(self, vectors: Tensor, batch: TextBatch) -> TextReading:
-        """Run the model on vectors of a batch's first L tokens; only `valid` ones count.
+        """Run the model on vectors of a batch's first L tokens; only `valid` ones are used.
 
         Args:
             vectors: Vectors (B, L, D).
@@ -212,7 +214,7 @@ class RobertaClassifier(TextClassifier, config=RobertaClassifierConfig):
 
 Float32s = npt.NDArray[np.float32]
 RANDOM, CONTROL = "random", "random again"
-"""Random scores, the baseline, and others of the same kind, whose curve shows how far chance alone goes."""
+"""Random scores, the baseline, and other random scores, whose curve shows how far chance alone can deviate."""
 
 
 def gradient(model: TextClassifier, batch: TextBatch, points: int) -> Tensor:

@@ -10,7 +10,7 @@ from maskstream.shards.limits import check_fields
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RoarSettings:
-    """How measures of importance are compared. Each of the seeds has its own weights, order and random scores."""
+    """How measures of importance are compared. Each seed has its own weights, order and random scores."""
 
     measures: Annotated[
         Sequence[str],

@@ -2,8 +2,8 @@
 
 At each level a fraction of the tokens, ranked highest by a measure, is hidden in all texts, a new model is trained on
 the rest, and its macro F1 is measured on test texts hidden in the same way. A measure is faithful if F1 falls faster
-than when random tokens are hidden. In the recursive form, each level ranks tokens by the model of the level before, and
-hidden tokens stay hidden, so that redundant words are found one after the other.
+than when random tokens are hidden. In the recursive form, each level ranks tokens with the previous level's model, and
+hidden tokens remain hidden, so that redundant words are found one after another.
 
 Source: Madsen et al. (2022), "Evaluating the faithfulness of importance measures in NLP by recursively masking
 allegedly important tokens and retraining", after ROAR (Hooker et al., 2019). Masks are drawn by the loader:
@@ -61,7 +61,7 @@ class RoarResult:
 
     Attributes:
         recipe: Name of the recipe.
-        recursive: Whether each level ranks tokens by the model of the level before.
+        recursive: Whether each level ranks tokens with the previous level's model.
         levels: Percentages of hidden tokens, from 0 to 100.
         test: Number of test texts.
         majority: Macro F1 of always predicting the most frequent class.
@@ -77,7 +77,7 @@ class RoarResult:
 
     @property
     def measures(self) -> tuple[str, ...]:
-        """The measures, in the order in which they were taken."""
+        """The measures, in the order in which they were computed."""
         return tuple(dict.fromkeys(curve.measure for curve in self.curves))
 
     def of(self, measure: str) -> list[RoarCurve]:
@@ -148,8 +148,8 @@ def roar(
     """Compare measures on the texts of two labelled splits, with a classifier trained at every level.
 
     Random hiding is always measured, twice: `random` is the baseline, and `random again` differs only in its random
-    draws. Finished parts are kept in `out`, and the same call continues. Levels 0 and 100 are trained once per seed,
-    since they are the same for all measures.
+    draws. Finished parts are stored in `out`, and a repeated call continues. Levels 0 and 100 are trained once per
+    seed, since they are the same for all measures.
 
     Args:
         recipe: Recipe of the classifier.
@@ -315,7 +315,7 @@ class _Compared:
         return made
 
     def _list_trained_texts(self, data: TextData, seed: int) -> Iterator[TextBatch]:
-        """Yield the texts that a run with this seed shows, in order: up to an epoch."""
+        """Yield the texts that a run with this seed returns, in order: up to an epoch."""
         recipe = replace(self.recipe, data=data)
         with closing(recipe.loader(self.train, steps=self.steps, seed=seed, device="cpu", threads=1)) as loader:
             yield from islice(loader, self.steps)

@@ -34,7 +34,7 @@ ADDITION_PJ, MULTIPLICATION_PJ = 0.9, 4.6
 STEPS = 16
 """The time steps of a simulation in a report."""
 MEASURED, COUNTED = 1024, 1 << 14
-"""The most images that are measured, and the most whose labels are counted for the baseline."""
+"""Maximum number of images that are measured, and of images whose labels are counted for the baseline."""
 _AT_ONCE = 64
 SHOWN_KINDS, NEURONS = ("embedded", "q", "k", "scores", "hidden"), 48
 """Kinds of neurons to show, and number of neurons of each kind."""
@@ -159,7 +159,7 @@ def measure_spiking(model: SpikingTransformer, measured: Iterable[ImageBatch], s
 
 
 def yield_held_out_images(config: ImageData, data: Manifest, samples: int = MEASURED) -> Iterator[ImageBatch]:
-    """Yield batches of shuffled labelled samples of a split, as centre crops; the same at each call.
+    """Yield batches of shuffled labelled samples of a split, as centre crops; repeated calls yield the same batches.
 
     Args:
         config: Data config of the run.

@@ -110,7 +110,7 @@ class _Clip(torch.autograd.Function):
     """Computes h(x) in few passes over x, which took most of the time of a training step.
 
     With a gradient of 1 for floor, dh/dx is 1 inside the clip, else 0, and dh/da is (h(x) - x dh/dx) / a. Values
-    floored to the lowest or the highest level are on a bound of the clip and count as inside, as in the authors'
+    floored to the lowest or the highest level are on a bound of the clip and are treated as inside, as in the authors'
     training: torch's clamp passed gradients at its bounds until 2.13, and no longer does. So dh/dx is 1 for -a / 2L <=
     x < a + a / 2L; the paper's formula ends at a - a / 2L, where the highest level begins.
     """
@@ -225,7 +225,7 @@ class SpikingTransformerConfig(ModelConfig[ImageBatch]):
         mlp_ratio: Hidden channels of an MLP per channel.
         levels: Levels of the activations.
         labels: Number of classes.
-        places: Whether tokens have a learnt position vector, which a network with one window needs to distinguish a
+        places: Whether tokens have a learned position vector, which a network with one window needs to distinguish a
             sleeve from a sole.
         spikes: Dropped spikes.
     """
@@ -258,7 +258,7 @@ class SpikingTransformerConfig(ModelConfig[ImageBatch]):
 
 
 class Affine(nn.Module):
-    """A factor and a summand for each channel, as a batch norm has in inference."""
+    """A factor and a summand per channel, like a batch norm in inference."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -420,7 +420,7 @@ class SpikingTransformer(Model[ImageBatch], config=SpikingTransformerConfig):
         return float(images * self.tokens.n_tokens * self.tokens.n_inputs * self.config.width)
 
     def loss(self, batch: ImageBatch) -> Losses:
-        """Return the cross-entropy of the label in nats; images without a label do not count."""
+        """Return the cross-entropy of the label in nats; images without a label are ignored."""
         return Losses(parts={"classification": of_labels(self.scores(batch), batch.label)})
 
 

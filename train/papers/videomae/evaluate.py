@@ -31,9 +31,9 @@ from maskstream.train.nn.masked_autoencoder import MaskedAutoencoder, VideoAutoe
 from maskstream.train.nn.media_tokens import VideoTokens
 
 MEASURED = 64
-"""The largest number of clips that are measured."""
+"""Maximum number of clips that are measured."""
 LEAST = 24
-"""As many clips are measured at least: of a small split, other moments of its samples."""
+"""Minimum number of clips that are measured: for a small split, other moments of its samples."""
 _AT_ONCE = 8
 READING = (
     "The encoder saw only the bright tokens of the second row. In the rows below they are pasted from the original, "
@@ -118,7 +118,8 @@ def decode_all(config: VideoData) -> VideoData:
 
 
 def read_clips(config: VideoData, data: Manifest, *, random_crops: bool = False) -> list[VideoBatch]:
-    """Return batches of LEAST to MEASURED clips of a split, equally many of each sample; the same at each call.
+    """Return batches of LEAST to MEASURED clips of a split, the same number for each sample; repeated calls return the
+    same batches.
 
     Args:
         config: Data config of the run.

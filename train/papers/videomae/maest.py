@@ -1,4 +1,6 @@
-"""MAE-ST (Feichtenhofer et al., 2022): VideoMAE with a class token, learnt places and targets of every other frame."""
+"""MAE-ST (Feichtenhofer et al., 2022): VideoMAE with a class token, learned positions and targets of every other
+frame.
+"""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""VideoMAE V2 (Wang et al., 2023): VideoMAE that decodes a part of the hidden tokens (`masks.Dual`)."""
+"""VideoMAE V2 (Wang et al., 2023): VideoMAE that decodes only some of the hidden tokens (`masks.Dual`)."""
 
 from dataclasses import replace
 

@@ -168,7 +168,8 @@ def find_nearest(points: Tensor, of: Tensor) -> Tensor:
 
 
 def collect_held_out_batches(config: ImageData | VideoData, data: Manifest) -> list[Any]:
-    """Return shuffled samples of a split, without masks, random crops and colours; the same at each call.
+    """Return shuffled samples of a split, without masks, random crops and colours; repeated calls return the same
+    samples.
 
     Args:
         config: Data config of the run.
