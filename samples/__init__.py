@@ -54,4 +54,4 @@ SAMPLE_SETS: Mapping[str, Mapping[str, str]] = {
         "sample": "maskstream.samples.video.sample:sample",
     },
 }
-"""The function of each sample set by modality and short name."""
+"""Functions of the sample sets by modality and short name."""

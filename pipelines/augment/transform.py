@@ -31,7 +31,7 @@ class Transform(Config, ABC):
 
         Args:
             frames: RGB, uint8 (T, H, W, 3); T is 1 for an image. They may be changed in place.
-            rng: Random generator of this sample, epoch and view. Use no other, so that any run can be repeated.
+            rng: Random generator of this sample, epoch and view. Do not use any other, so that any run can be repeated.
 
         Returns:
             The changed frames, uint8 (T, H, W, 3).

@@ -37,7 +37,7 @@ _H264_SLICE, _H264_IDR = 1, 5
 def select_pts(packets: Packets, first_frame: int, numbers: Int64Array) -> Int64Array:
     """Return the presentation times of frames `numbers`, in a run of GOPs that starts at frame `first_frame`.
 
-    Hidden frames, and frames shown before the first keyframe, which belong to the previous GOP, are not counted.
+    Hidden frames, and frames displayed before the first keyframe, which belong to the previous GOP, are not counted.
 
     Raises:
         Mp4Error: A frame is missing.
@@ -103,8 +103,8 @@ _DECODERS_PER_THREAD = 4
 _FULL_RANGE, _BT709 = 2, 1
 _BLACK = 16  # black level in limited range; lower values are black too
 HALF_CHROMA = ("bt601", False)
-"""Colours whose chroma is resized to half of an even output and doubled, as OpenCV did; with others, to the full
-output.
+"""Colours whose chroma is resized to half of an even output and doubled, as in OpenCV; for others, it is resized to the
+full output.
 """
 PIXELS_VERSION = 2
 """Version of the arithmetic from planes to pixels, part of a loader's identity; version 1 was OpenCV's."""
@@ -412,7 +412,7 @@ def _list_planes(
     frames: Iterable[tuple[int, VideoFrame]], crop: Crop
 ) -> tuple[tuple[int, int, int, int], list[VideoFrame], dict[tuple[str, bool], list[list[int]]]]:
     """Prepare kernel inputs for numbered frames: the crop, the frames that own the planes (which must stay alive), and
-    by colours the `frames` of `write_rgb`.
+    the `frames` of `write_rgb`, grouped by colours.
     """
     kept, tables = [], defaultdict(list)
     for t, frame in frames:

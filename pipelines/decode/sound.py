@@ -32,7 +32,7 @@ from maskstream.shards.stores.base import Range, Store
 _STRAY_FRAMES = 8
 """Maximum number of false frame headers in the frames of a segment."""
 MARGIN_S = 0.05
-"""Seconds on both sides of a segment with which resampling it equals resampling the whole recording."""
+"""Margin in seconds on both sides of a segment with which resampling it equals resampling the whole recording."""
 
 _DTYPES = {"s16": np.int16, "s32": np.int32}
 """Sample formats of libavcodec's FLAC decoder, with interleaved channels."""

@@ -89,7 +89,8 @@ def compute_cell_flows(
 
 @kernel
 def join(units: Floats, earlier: Floats) -> None:
-    """Extend `units` (3, rows, columns), which lead to a frame, by `earlier`, which lead on from that frame.
+    """Extend `units` (3, rows, columns), the motion that leads to a frame, by `earlier`, the motion that leads on from
+    that frame.
 
     At the destination of a unit, `earlier` is interpolated bilinearly from units with vectors; outside, the frame
     border is repeated. A unit has no vector if their total weight is below a half.
@@ -215,8 +216,8 @@ def resample(
 def fill(flow: Floats, valid: npt.NDArray[np.bool_], sums: npt.NDArray[np.float64]) -> bool:
     """Fill the cells of one pair where `valid` is False; returns whether any cell is valid.
 
-    A hole gets the mean of the valid cells in the smallest box around it that contains one (radius 1, 2, 4, ...), or 0
-    if no cell is valid. `sums` (h + 1, w + 1, 3) is scratch memory; its first row and column must be 0.
+    A hole is filled with the mean of the valid cells in the smallest box around it that contains one (radius 1, 2, 4,
+    ...), or 0 if no cell is valid. `sums` (h + 1, w + 1, 3) is scratch memory; its first row and column must be 0.
     """
     height, width = valid.shape
     holes = 0

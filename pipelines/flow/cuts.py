@@ -1,4 +1,4 @@
-"""Scene cut detection: pairs of frames in which the later one shows nothing of the earlier, whatever the flow.
+"""Scene cut detection: pairs of frames in which the later one shows no content of the earlier one, whatever the flow.
 
 `codec` reads stored cuts from shards whose GOPs record where scenes start (shards/media/gop_notes.py,
 `read_stored_cuts`). Otherwise two signs are combined. The earlier frame, warped along the flow, does not correlate with

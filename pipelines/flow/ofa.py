@@ -32,7 +32,7 @@ class Ofa(BatchFlow):
     Attributes:
         cell: Approximate side of a cell in pixels.
         preset: The engine's preset; "slow" is the most accurate.
-        grid: Side in pixels of the blocks that get a vector; 1 and 2 require an Ampere GPU or later.
+        grid: Side in pixels of the blocks for which a vector is computed; 1 and 2 require an Ampere GPU or later.
 
     Raises:
         ValueError: The loader's device has no usable engine.

@@ -1,5 +1,5 @@
-"""Choice between DALI and our own decoders. DALI is used on request; for video, `backend="auto"` also selects it if it
-is estimated to be at least twice as fast (video/decoders.py).
+"""Choice between DALI and this package's decoders. DALI is used on request; for video, `backend="auto"` also selects it
+if it is estimated to be at least twice as fast (video/decoders.py).
 """
 
 from importlib.util import find_spec

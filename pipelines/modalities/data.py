@@ -38,7 +38,7 @@ class DataConfig(Config, ABC, Generic[BatchT]):
 
     modality: ClassVar[str]
     modalities: ClassVar[tuple[str, ...]] = ()
-    """Modalities of the splits that it loads, if they differ from its own."""
+    """Modalities of the splits that it loads, if they differ from the config's modality."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Add the fields to the docstring of a config whose settings are declared by a base."""
@@ -109,7 +109,9 @@ class DataConfig(Config, ABC, Generic[BatchT]):
     def _at_version(
         self, opened: Manifest | list[tuple[Manifest, Weight]], options: Options, state: Mapping[str, Any]
     ) -> Loader[BatchT] | None:
-        """A loader of a split, or of several, as a saved position needs them; None if they are, or are others."""
+        """A loader of a split, or of several, as a saved position needs them; None if they are, or contain something
+        else.
+        """
         others = vars(replace(options, version=None, cache=None))
         if isinstance(opened, Manifest):
             needed = open_manifest_of_state(opened, state)

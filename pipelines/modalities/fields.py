@@ -211,7 +211,7 @@ class FieldReader:
                 raise self._make_lacking_error(lacking, index, ", ".join(described))
 
     def members(self, index: int) -> dict[str, Range]:
-        """Return the members of a sample that hold the fields."""
+        """Return the members of a sample that contain the fields."""
         if not self.fields:
             return {}
         components = self.manifest.components
@@ -381,7 +381,7 @@ class FieldReader:
 
 
 def _find_member(manifest: Manifest, name: str) -> str:
-    """Return the component that holds a field."""
+    """Return the component that contains a field."""
     own, there = f"{name}.npy", manifest.components
     if own in there:
         return own

@@ -174,7 +174,7 @@ def parse_mixture(data: Sequence[str], weights: str | None = None) -> str | Data
 
 
 def _parse_weights(text: str) -> list[float]:
-    """Parse "0.7,0.3"; integers stay integers.
+    """Parse "0.7,0.3"; integers remain integers.
 
     Raises:
         ValueError: The text contains anything else.

@@ -9,7 +9,9 @@ from maskstream.shards.flag import RunFlag
 
 @dataclass(frozen=True, kw_only=True)
 class CacheSettings:
-    """Cache for data read from URLs; it does not change batches. Shards of a node are downloaded whole if they fit."""
+    """Cache for data read from URLs; it does not change batches. Shards of a node are downloaded completely if they
+    fit.
+    """
 
     cache: Annotated[
         str | Path | None, RunFlag("Folder on a local disk that caches what is read from a URL, for a whole node.")

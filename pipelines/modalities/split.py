@@ -180,9 +180,9 @@ def _weigh_by_field(manifest: Manifest, name: str) -> npt.NDArray[np.float64]:
 def open_manifest_of_state(manifest: Manifest, state: Mapping[str, Any]) -> Manifest:
     """Open the version of a split that a saved position needs; warns if it is not the current one.
 
-    It has the samples and order of the position's version. Samples excluded by a later curation stay; removed or erased
-    samples do not. Returns `manifest` itself if it already matches, or if the position apparently belongs to another
-    split, so that the resume reports the difference.
+    It has the samples and order of the position's version. Samples excluded by a later curation are kept; removed or
+    erased samples are not. Returns `manifest` itself if it already matches, or if the position apparently belongs to
+    another split, so that the resume reports the difference.
 
     Args:
         manifest: Current version of the split.
@@ -283,7 +283,7 @@ class VersionOptions:
     """Which version of a split is opened.
 
     Attributes:
-        version: Version of the split; by default the current one, or that of a loaded position.
+        version: Version of the split; defaults to the current one, or to the version of a loaded position.
     """
 
     version: int | None = None
@@ -295,7 +295,7 @@ Splits = SplitLocation | Sequence[tuple[SplitLocation, Weight]]
 
 @dataclass(frozen=True, kw_only=True)
 class SharedOptions(MixOptions, CacheSettings, ProcessOptions, VersionOptions, SplitOptions):
-    """The options of all loaders, whatever fills a batch."""
+    """Options of all loaders, however a batch is filled."""
 
     ELSEWHERE: ClassVar[Mapping[str, str]] = {
         "num_workers": ": it is workers= here",
@@ -308,20 +308,20 @@ class SharedOptions(MixOptions, CacheSettings, ProcessOptions, VersionOptions, S
         "collate_fn": ": as_dataset(convert) converts batches",
         "decoders": ": the decoder is chosen by an estimate, which is logged; backend= and output= override it",
     }
-    """Parameters of PyTorch's DataLoader and of earlier releases, and what they are here."""
+    """Parameters of PyTorch's DataLoader and of earlier releases, and their equivalents here."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options(SharedOptions, LoaderOptions):
-    """The options of a loader whose batches count samples."""
+    """Options of a loader whose batches count samples."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Split(SplitOptions):
     """A split and how its samples are gone through (see `SplitOptions`).
 
-    device, workers, threads: where batches go and what makes them, which decides who decodes; they change nothing else.
-    kept: int64 (n,), sorted, the samples that are gone through; None for all.
+    device, workers, threads: Where batches go and what creates them, which decides who decodes; they change nothing
+    else. kept: int64 (n,), sorted, numbers of the samples to use; None for all.
     """
 
     manifest: Manifest
@@ -343,8 +343,8 @@ class Split(SplitOptions):
         seed: int = 0,
         shuffle: bool = True,
     ) -> Self:
-        """Opens the split in the folder `location`; ShardError where there is no finished split of the modality, or of
-        one of several.
+        """Opens the split in the folder `location`; ShardError if there is no finished split of the modality, or of one
+        of several.
         """
         check_value("seed", seed, int)
         manifest = Manifest.load(location, version=version)
@@ -395,8 +395,9 @@ def open_manifest(
 ) -> Manifest:
     """The manifest of a split, for several readers of it. See `VersionOptions` and `CacheSettings`.
 
-    A warning says how many samples of an earlier version, if it is named, were removed since. Raises ShardError where
-    there is no finished split, ValueError for a cache that is too small, or of a split that is open already.
+    If an earlier version was requested, a warning reports how many of its samples were removed later. Raises ShardError
+    if there is no finished split, ValueError for a cache that is too small, or for a cache of a split that is already
+    open.
     """
     if not isinstance(location, Manifest):
         kept = None if cache is None else BlockCache(cache, int(cache_gb * 1e9))

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from .split import Split
 
 ARRAY = "npy"
-"""Component of a sample that holds its targets."""
+"""Component of a sample that contains its targets."""
 
 
 _FORMS: Mapping[str, Callable[[Any], bool]] = {
@@ -57,7 +57,7 @@ def read_targets_facts(info: Mapping[str, Any], location: str) -> Json:
     """Read the description of stored targets from dataset.json.
 
     Raises:
-        ValueError: The folder, named in the message, does not hold targets.
+        ValueError: The folder, named in the message, does not contain targets.
     """
     facts = info["settings"].get(TARGETS)
     if info["modality"] != TARGETS or not isinstance(facts, dict):
@@ -208,7 +208,7 @@ class TargetReader:
     def _check_shard(self, row: int) -> None:
         """Compare the first array that is read of each shard with the manifest, and raise DataError if it differs.
 
-        Jobs of other teachers write tars of the same sizes, whose block checksums fit.
+        Jobs of other teachers write tars of the same sizes, whose block checksums match.
         """
         shard = int(self.manifest.shard[row])
         if shard in self.checked:

@@ -1,4 +1,4 @@
-"""Reuse of batch memory: a new batch gets the memory of a batch that no longer exists.
+"""Reuse of batch memory: a new batch uses the memory of a batch that no longer exists.
 
 Fresh memory costs as much as filling it, because the operating system clears each page on first use.
 """

@@ -57,18 +57,20 @@ def _end_all() -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class ProcessOptions:
-    """The part of a job that a process takes, and what makes its batches. None of it changes what a sample shows.
+    """The part of a job that a process takes, and how its batches are created. None of these settings changes the
+    contents of a sample.
 
     Attributes:
         device: Device of the batches; "auto" is the current CUDA device, or the CPU if there is none.
-        rank: Rank of this process; by default that of torch.distributed.
-        world_size: Number of ranks; by default that of torch.distributed.
+        rank: Rank of this process; defaults to torch.distributed's.
+        world_size: Number of ranks; defaults to torch.distributed's.
         mesh: Dimension of a device mesh along which data are divided, such as `mesh["dp"]`, instead of rank and
-            world_size. Ranks with the same place in it get the same batches, as the parts of one model must.
-        workers: Worker processes that make batches; 0 makes them in threads of this process.
-        threads: Threads per process that make samples; by default the cores, divided among the workers. 0, without
-            workers, makes each batch in the calling thread when it is asked for, and none ahead.
-        prefetch: Batches made ahead, for each worker if there are workers; by default 3, and 2 per worker.
+            world_size. Ranks with the same position in it receive the same batches, as required by the parts of one
+            model.
+        workers: Worker processes that create batches; with 0, threads of this process create them.
+        threads: Threads per process that create samples; by default the cores, divided among the workers. 0, without
+            workers, creates each batch in the calling thread on demand, and none ahead.
+        prefetch: Batches created ahead, per worker if there are workers; by default 3, and 2 per worker.
         worker_timeout: Seconds without a finished sample after which a worker whose batch is awaited is replaced.
         max_bad_fraction: Largest fraction of samples that may be replaced because they are unusable.
         steps: Length of the run in batches, required by masks and weights that change over the run (see `run_steps`).
@@ -94,7 +96,7 @@ class ProcessOptions:
 
     @property
     def ahead(self) -> int:
-        """The batches that are made ahead, by this process or by each worker, which keeps the memory of one more."""
+        """Number of batches that this process or each worker creates ahead; it keeps the memory of one more."""
         usual = 2 if self.workers else 3 if self.threads_each else 1
         return self.prefetch if self.prefetch is not None and self.threads_each else usual
 
@@ -110,9 +112,9 @@ class LoaderOptions(ProcessOptions):
 
     Attributes:
         batch_size: Samples per rank.
-        token_budget: Largest number of visible tokens in a batch over all ranks. The batch size then follows the
-            mask's ratio, in multiples of batch_size x world_size (see `BudgetOrder`). None: every batch has batch_size
-            samples per rank.
+        token_budget: Maximum number of visible tokens in a batch over all ranks. The batch size then follows the mask's
+            ratio, in multiples of batch_size x world_size (see `BudgetOrder`). None: every batch has batch_size samples
+            per rank.
     """
 
     batch_size: PositiveInt = 8
@@ -186,9 +188,9 @@ class Loader(Generic[BatchT]):
 
     Iteration starts at the current position (epoch, batch), which counts the batches handed out: after a `break` the
     next loop continues where the last one stopped, and a `state_dict()` taken at any time resumes with the next batch.
-    `seek(epoch)` sets the position; `repeat()` iterates without end. Batches are made by `threads` threads of this
+    `seek(epoch)` sets the position; `repeat()` iterates without end. Batches are created by `threads` threads of this
     process, or of each of `workers` processes, which live until the loader is deleted or closed. A process that dies or
-    falls silent is replaced by another, which makes the same batch.
+    stops responding is replaced by another, which recreates the same batch.
 
     A loader has one position and therefore one iteration at a time: after `seek`, `load_state_dict` or the start of
     another loop, the earlier iteration raises RuntimeError. Too many unusable samples raise SampleError.

@@ -47,16 +47,16 @@ def mix(
 ) -> PartT:
     """Mix loaders, or the sources of loaders, by weight: `mix([(video_loader(A), 3), (video_loader(B), 1)])`.
 
-    Packed rows share rows, all others batches. A weight is a number above 0, a schedule over the run, such as
-    `masks.Linear(start=0.2, end=0.8)`, or `BySize`. With a schedule the loader needs `steps`. A mixture can be a part,
-    except of packed rows; schedules inside it begin with its own first sample of the run and end with its last.
+    Packed rows are mixed in rows, other data in batches. A weight is a number above 0, a schedule over the run, such as
+    `masks.Linear(start=0.2, end=0.8)`, or `BySize`. With a schedule the loader needs `steps`. A mixture can itself be a
+    part, except of packed rows; its schedules begin with its first sample of the run and end with its last.
 
-    Labels are numbered by one table, in which the names of all parts stand: those of the first part, then those that
+    Labels are numbered by one table with the names of all parts: first the names of the first part, then those that
     only the second has, and so on. So a number is the same class in all parts (`Loader.label_names`).
 
     Args:
-        parts: (loader, weight) pairs, such as [(kinetics, 3), (ssv2, 1)]. Loaders must have the same options.
-        seed: Random seed of the mixture: which samples share a batch is the same at any number of ranks.
+        parts: (loader, weight) pairs, such as [(kinetics, 3), (ssv2, 1)]. All loaders must have the same options.
+        seed: Random seed of the mixture: the samples that share a batch are the same for any number of ranks.
         unit: Unit of the weights: "samples", or visible "tokens" of packed rows.
         batches: Batches per epoch; by default as many as the samples of all parts fill.
         epochs: Largest number of epochs of each part, None for no limit; beyond it the other parts fill its share.
@@ -227,7 +227,7 @@ class MixSampler(Generic[RequestT, DraftT, HostT_co]):
         return max(sampler.together for sampler in self.samplers)
 
     def request(self, wanted: Wanted) -> MixRequest[RequestT]:
-        """Request samples from the parts that hold them."""
+        """Request samples from the parts that contain them."""
         of, parts = np.searchsorted(self.starts, wanted.indexes, side="right") - 1, []
         for part in np.unique(of).tolist():
             places = np.flatnonzero(of == part)

@@ -6,7 +6,7 @@ counts are then integrals (see shares.py). The number of samples drawn from each
 function of b alone: the position is (epoch, batch), as with one dataset, and a mixture keeps the guarantees of a loader
 (any topology, exact resume, replacement of unusable samples).
 
-Each dataset has its own epochs: every sample appears once, with the crops and masks of that epoch, before any sample
+Each dataset has separate epochs: every sample appears once, with the crops and masks of that epoch, before any sample
 repeats. A mixture is itself a source, so mixtures can be nested. Packed rows share all of this except the unit of time
 (row_mix.py).
 """
@@ -124,7 +124,9 @@ class MixSamples:
         return {"version": ORDER_VERSION, "seed": self.seed, "parts": parts}
 
     def positions(self, taken: Sequence[int]) -> list[dict[str, int]]:
-        """Return each part's epoch, and its number of samples within that epoch, after it has given `taken` samples."""
+        """Return each part's epoch, and its number of samples within that epoch, after `taken` of its samples have been
+        drawn.
+        """
         each = [divmod(n, size) for n, size in zip(taken, self.sizes, strict=True)]
         return [{"epoch": epoch, "sample": sample} for epoch, sample in each]
 

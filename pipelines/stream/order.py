@@ -122,7 +122,7 @@ class GlobalBatch:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Order:
-    """Order of a dataset whose shard i holds `shard_sizes[i]` samples, numbered shard by shard."""
+    """Order of a dataset whose shard i contains `shard_sizes[i]` samples, numbered shard by shard."""
 
     shard_sizes: tuple[int, ...]
     """Number of samples of each shard."""

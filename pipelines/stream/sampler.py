@@ -1,4 +1,4 @@
-"""Stages of a batch, which a modality implements.
+"""Stages of a batch, which each modality implements.
 
     request -> announce -> allocate -> mask -> fill -> join   ||   to the device -> finish
 

@@ -114,7 +114,7 @@ class Ring(KeptMemory[MemoryFile]):
         self._made = 0
 
     def placed(self, part: memoryview) -> MemoryFile:
-        """Return the file that holds a part of a message, now in use by the receiver; parts allocated elsewhere are
+        """Return the file that contains a part of a message, now in use by the receiver; parts allocated elsewhere are
         copied.
         """
         data = np.frombuffer(part, np.uint8)
@@ -195,7 +195,7 @@ class Ring(KeptMemory[MemoryFile]):
 class Channel:
     """One end of a socket between two processes, and the memory files of both. Used by a single thread.
 
-    `ring` holds the files of this end.
+    `ring` contains the files at this end of the connection.
     """
 
     def __init__(self, pipe: socket.socket) -> None:
@@ -284,7 +284,7 @@ class Channel:
         return unpickle(pickled, parts)
 
     def close(self) -> None:
-        """Close the connection. Received objects stay valid as long as anything refers to them."""
+        """Close the connection. Received objects remain valid as long as anything refers to them."""
         self.pipe.close()
         self._theirs.clear()
 

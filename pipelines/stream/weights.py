@@ -108,6 +108,6 @@ def describe_part_identity(weight: Weight, epochs: float | None, part: Stream) -
 
 
 def find_part(starts: Int64Array, index: int) -> tuple[int, int]:
-    """Return the part that holds sample `index`, and the sample's index in that part."""
+    """Return the part that contains sample `index`, and the sample's index in that part."""
     part = int(np.searchsorted(starts, index, side="right")) - 1
     return part, index - int(starts[part])

@@ -22,8 +22,8 @@ Bools = npt.NDArray[np.bool_]
 DISTANCES = (48, 18)
 """Frames match if their waves, or their slopes, differ in at most this many of 256 bits."""
 CLIP_WINDOW_DISTANCE, WINDOW_DISTANCE = 40, 28
-"""The same limit between the waves of a frame and the waves of a window of another frame: between two clips, where half
-of the frames do not match by chance, and where one of the two samples is an image.
+"""The same limit between the waves of a frame and the waves of a window of another frame: used between two clips, where
+half of the frames do not match by chance, and if one of the two samples is an image.
 """
 SHARE = 0.5
 """Samples are copies if at least this fraction of the frames of the shorter one matches the other in the same order."""
@@ -82,8 +82,8 @@ class Match:
 
 
 def match_frames(own: Measures, place: int, theirs: Measures, there: int) -> Match | None:
-    """Return where a sample matches another one, by the waves of its frames; None if one of them has no hash. The
-    frames of either may be mirrored, or cropped to a window.
+    """Return where a sample matches another one, according to the waves of its frames; None if one of them has no hash.
+    The frames of either may be mirrored, or cropped to a window.
     """
     bits = np.minimum(_waves_apart(own, place, theirs, there), _waves_apart(theirs, there, own, place).T)
     if not bits.size:
@@ -193,7 +193,7 @@ def _match_frames(ours: UInt8s, some: Ints, others: UInt8s, among: Ints) -> Ints
 
 
 def _parts(count: int) -> Iterator[slice]:
-    """Yield slices over `count` positions, each 16 times as long as the one before. If many samples are alike, the
+    """Yield slices over `count` positions, each 16 times as long as the previous one. If many samples are alike, the
     first few already decide, so not every pair is compared.
     """
     first, size = 0, 1
@@ -203,7 +203,7 @@ def _parts(count: int) -> Iterator[slice]:
 
 
 def _grouped(pairs: Ints, order: Ints) -> dict[int, list[int]]:
-    """Group samples greedily: each sample that stays, with the samples that are removed as copies of it.
+    """Group samples greedily: each kept sample, with the samples that are removed as copies of it.
 
     pairs: matching samples, int64 (P, 2). order: see `find_copies`.
     """
@@ -248,20 +248,20 @@ def find_copies(
     features: npt.NDArray[np.float32] | None = None,
     cosine: float = 1.0,
 ) -> dict[int, list[int]]:
-    """Group near-duplicates, and return for each sample that stays the samples that are removed as its copies.
+    """Group near-duplicates, and return for each kept sample the samples that are removed as its copies.
 
-    Samples are visited from best to worst, and a sample is removed if it matches one that stays. So a sample that only
-    matches a removed copy stays.
+    Samples are visited from best to worst, and a sample is removed if it matches a kept one. So a sample that only
+    matches a removed copy is kept.
 
     Args:
         own: Measures of the split.
         order: Positions of the samples, best first, int64 (n,); samples that are not listed are ignored.
         mirrored: Also find mirrored copies, and audio a semitone higher or lower.
-        features: One vector of length 1 for each sample, or zeros, float32 (N, D); None compares hashes alone.
+        features: One vector of length 1 for each sample, or zeros, float32 (N, D); None compares only hashes.
         cosine: Samples also match if their features have at least this cosine.
 
     Returns:
-        The positions of the removed copies by the position of the sample that stays.
+        Positions of the removed copies by the position of the kept sample.
     """
     groups: dict[int, list[int]] = {}
     left = np.zeros(len(own), bool)
@@ -284,7 +284,7 @@ def _blocks(
     """Yield the groups of one step of `find_copies`, which updates `left` before the next block of `some` is compared.
 
     Memory stays bounded even if all vectors are alike: a block yields the pairs within it, and for each other sample
-    only the first match among the samples of the block that stay.
+    only the first match among the block's kept samples.
     """
     rank = np.zeros(len(left), np.int64)
     rank[order] = np.arange(len(order))

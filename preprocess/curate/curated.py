@@ -41,8 +41,8 @@ class Curated:
     Attributes:
         measures: Measures of all samples, with the signals from scores and manifest.
         gone: Removed samples, by position.
-        copies: Groups of near-duplicates, as positions; the sample that stays comes first.
-        version: Number of the new version; None for a dry run, or if all samples stay.
+        copies: Groups of near-duplicates, as positions; the kept sample comes first.
+        version: Number of the new version; None for a dry run, or if all samples are kept.
         repeated: True if the same curation had already created this version, so nothing was changed.
         rule: The rule that samples had to meet, None without one.
         failed: Number of samples that fail each comparison of the rule.

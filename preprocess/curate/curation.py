@@ -55,10 +55,10 @@ def curate(location: SplitLocation, options: CurateOptions) -> Curated:
     """Remove unwanted samples of a split in a new version.
 
     A sample is removed for the first reason that applies: it cannot be decoded; it fails the rule `keep`; it is a copy
-    of a sample of a split in `against`; with `copies`, it is a copy of a sample that stays. By default the likely
-    original stays (see originals.py), preferring more pixels unless the image was enlarged, then the longer clip, then
-    the sample from which the other one was made, then more bytes. `best` keeps the sample with the largest value of a
-    signal instead.
+    of a sample of a split in `against`; with `copies`, it is a copy of a kept sample. By default the likely original is
+    kept (see originals.py), preferring more pixels unless the image was enlarged, then the longer clip, then the sample
+    from which the other one was made, then more bytes. `best` keeps the sample with the largest value of a signal
+    instead.
 
     Signals are the measured ones (`SIGNALS`), the numbers that `shards --signals` stored, the columns of `scores`, and
     for texts languages such as language_en (see `measure_languages`). With `features`, samples whose features have a
@@ -170,7 +170,7 @@ class _Signals:
 
 
 def _remove_copies(own: Measures, groups: Mapping[int, Sequence[int]]) -> dict[int, Gone]:
-    """Return the removal of each copy, by place."""
+    """Return the removal of each copy, by position."""
     gone: dict[int, Gone] = {}
     for first, others in groups.items():
         found = own.manifest.key(int(own.index[first]))
@@ -188,7 +188,7 @@ def _open_base(
 
 
 def _fail_rule(failing: Bools, keep: str | None) -> dict[int, Gone]:
-    """Return the removal of each sample that fails the rule, by place."""
+    """Return the removal of each sample that fails the rule, by position."""
     return {place: Gone(place=place, why="rule", of=keep or "") for place in np.flatnonzero(failing).tolist()}
 
 
@@ -243,7 +243,7 @@ def _find_leaked(
 def _group_copies(
     own: Measures, gone: Mapping[int, Gone], options: CurateOptions, progress: Progress
 ) -> dict[int, list[int]]:
-    """Group the remaining near-duplicates: the position of the sample that stays, and the positions of the others."""
+    """Group the remaining near-duplicates: the position of the kept sample, and the positions of the others."""
     progress.phase("comparing samples with each other")
     by = (options.best or "pixels", "seconds", "bytes")
     order = np.lexsort([-np.nan_to_num(own.signals[name]) for name in reversed(by)])
@@ -283,8 +283,8 @@ def _open_repeated_run(manifest: Manifest, record: Mapping[str, Any]) -> tuple[M
 def _reopen_left_out(manifest: Manifest, asked: Mapping[str, Any]) -> tuple[Manifest, Ints]:
     """Open a grown split with all samples that the same curation left out before; also return their numbers.
 
-    A curation of an appended or merged split does not say which of its samples it left out. If it is the same, all
-    samples are taken that only curations left out and that no other record explains.
+    A curation of an appended or merged split does not record which of its samples it left out. If it is the same, the
+    result contains all samples that only curations left out and that no other record explains.
     """
     parts, by_known, by_same, is_unknown = _list_parts(manifest.info), *np.empty((2, 0), np.int64), False
     for one in manifest.info.get(CURATIONS, ()):

@@ -1,4 +1,4 @@
-"""Tables of measures, stored beside a split, or in the user's cache if the split is read-only.
+"""Tables of measures, stored next to a split, or in the user's cache if the split is read-only.
 
 Each file has a checksum of its name and all values. A file that is damaged, changed, or from another shard or release
 is ignored: its samples are measured again.

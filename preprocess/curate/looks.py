@@ -2,7 +2,7 @@
 
 Luma is averaged over whole pixels, so that the short side is at most 256. If it is longer than 128, the signals are
 computed from bands of four rows, half of all rows, which halves the pixels to read. Only borders use all rows: most
-images have none, which a light pixel at each edge proves.
+images have none, as a single light pixel at each edge shows.
 """
 
 import math
@@ -17,8 +17,8 @@ UInt8s = npt.NDArray[np.uint8]
 _NAMES = ("brightness", "contrast", "saturation", "entropy", "sharpness", "borders", "dark")
 _SHORT, _WHOLE, _GRID = 256, 128, 32
 _TAKEN, _STRIDE, _SHIFT = 4, 8, 0.618
-"""Four rows are read of each eight, and start 0.618 of eight rows further each time, so that no texture is in step with
-them.
+"""Four of every eight rows are read, starting 0.618 of eight rows further each time, so that no texture is in phase
+with them.
 """
 _DARK = 24
 _AT_ONCE = 1024

@@ -1,7 +1,7 @@
 """Measure the samples of a split: signals, and the perceptual hashes by which near-duplicates are found.
 
 An image is decoded whole. For a clip, keyframes are decoded for signals and reference frames for hashes; both decode
-without the frames between them. Measures are stored beside the split, one file per shard, so a killed run resumes, and
+without the frames between them. Measures are stored next to the split, one file per shard, so a killed run resumes, and
 a changed split is measured only where it changed.
 """
 

@@ -41,7 +41,7 @@ _CHANCE = 3
 bands.
 """
 _BLOCK = 1 << 10
-"""Hashes of other buckets that stay in the CPU cache while a bucket is compared with them."""
+"""Number of hashes from other buckets that fit in the CPU cache while a bucket is compared with them."""
 
 
 class _Sorted(NamedTuple):

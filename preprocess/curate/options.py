@@ -24,8 +24,8 @@ class CurateOptions:
         kept: Folder in which measures are stored; None for the default one.
         threads: Threads that measure; None for one per core.
         progress: Progress display, or a function of the number of finished samples and of all samples.
-        writing: Function that makes a context from the result; the new version is written within it. Its own output
-            should be published when the context is left.
+        writing: Function that creates a context manager from the result; the new version is written within it. Its own
+            output should be published when the context is left.
     """
 
     keep: Annotated[

@@ -12,9 +12,9 @@ the copy, because the copy rounded something away. Each test below uses a trace 
   Bitmap Compression History, 2003; Popescu and Farid, Statistical Tools for Digital Forensics, 2004).
 - Clipping: a brightened copy has lost everything beyond white, and a darkened one everything beyond black.
 - Of two clips, whose quantisation steps are unknown, the original has more fine detail at equal contrast. Each
-  generation of video loses detail, but less contrast also leaves less to encode. Where the contrast was changed, the
-  histogram counts too: rounding the changed values leaves gaps or spikes, which another encoding blurs but does not
-  fill.
+  generation of video loses detail, but less contrast also leaves less to encode. If the contrast was changed, the
+  histogram is evidence too: rounding the changed values leaves gaps or spikes, which another encoding blurs but does
+  not fill.
 """
 
 import json
@@ -69,8 +69,9 @@ _PLACED, _PLACES = 64, np.arange(1, 0.8, -0.03).tolist()
 """Side of the frames in which a cropped copy is searched, and the fractions of a side that it may have."""
 _MOST_PLACED = 4
 _SIMILAR_SIZE = 1.2
-"""Ratio of the heights of clips up to which the larger one may be an enlarged copy; beyond, its own noise is as strong
-as the detail of an original."""
+"""Ratio of the heights of clips up to which the larger one may be an enlarged copy; beyond it, the noise of the larger
+clip is as strong as the detail of an original.
+"""
 _MOST_FRAMES = 8
 _MOST_COMPARED = 32
 """Members of a group that are compared; the others are rarely better."""
@@ -353,7 +354,7 @@ def _find_overlay(one: Look, other: Look, tone: _Tone) -> float:
 def _measure_rounding(one: Look, other: Look, forth: _Tone, back: _Tone) -> float:
     """Return the log-likelihood ratio per coefficient by quantisation steps, for files that have them.
 
-    The tone is fitted in both directions; each hypothesis is given the better fit.
+    The tone is fitted in both directions; each hypothesis uses the better fit.
     """
     usable = forth.usable & back.usable
     if one.steps is None or other.steps is None or int(usable.sum()) < 20:

@@ -1,4 +1,4 @@
-"""Rules: comparisons of signals that decide which samples stay in a split, or are written at all. They are parsed,
+"""Rules: comparisons of signals that decide which samples of a split are kept, or are written at all. They are parsed,
 never executed.
 """
 

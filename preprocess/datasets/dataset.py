@@ -1,8 +1,8 @@
 """A raw dataset: named splits of sources, label names, and helpers that find its files and the lists of its splits.
 
 If a publisher has no validation split, whole groups of similar sources become one, chosen by the hash of their names.
-Near-duplicates in both splits would favour a model that only memorises its training data. The choice depends on names
-alone, so it is the same on every machine, and does not change for a group when groups of other labels are added or
+Near-duplicates in both splits would favour a model that only memorises its training data. The choice depends only on
+names, so it is the same on every machine, and does not change for a group when groups of other labels are added or
 removed. For questions, the frequent answers of the train split are the classes.
 """
 

@@ -70,7 +70,7 @@ class Division:
         Each label contributes about the share of its samples: its groups in the order of their hashes, as long as they
         exceed it by at most half a group. The surplus or deficit of a label is carried to the next one, so that the
         share is met over all labels, also for classes with few samples. A group of several labels counts as its most
-        frequent one. At least one group of each label stays in training.
+        frequent one. At least one group of each label remains in training.
 
         Args:
             samples: Group and label of each sample.
@@ -149,7 +149,7 @@ def divide_sources(raw: Dataset, division: Division, decided: Mapping[str, str] 
     Args:
         raw: Dataset to divide.
         division: Fraction, grouping and seed.
-        decided: Splits by id, of sources that already are in one; their groups stay there.
+        decided: Splits by id, of sources that already belong to one; their groups remain there.
 
     Raises:
         DatasetError: The dataset has no split `train`, has a validation split already, or no group can be held out.

@@ -281,7 +281,7 @@ def parse_conversation(turns: object, where: str) -> dict[str, list[str]]:
 
 
 def _read_about(path: Path) -> dict[str, Any]:
-    """Read the files beside an image: its caption and other entries."""
+    """Read the files next to an image: its caption and other entries."""
     beside, text = path.with_suffix(".json"), path.with_suffix(".txt")
     try:
         found = read_json(beside, IMAGE_TEXT_OBTAIN) if beside.is_file() else {}

@@ -104,7 +104,7 @@ def lerobot(root: Path, *, cameras: str = APART) -> Dataset:
 
     Args:
         root: Folder of the raw data.
-        cameras: "apart" creates one sample for each camera of an episode, "together" one for all.
+        cameras: "apart" creates one sample for each camera of an episode, "together" one sample for all cameras.
 
     Returns:
         The splits of info.json.

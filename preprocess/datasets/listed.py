@@ -1,4 +1,4 @@
-"""Lists of media: csv, tsv, JSON Lines or Parquet files with a row for each sample, of which every column is kept.
+"""Lists of media: csv, tsv, JSON Lines or Parquet files with a row for each sample, of which every column is used.
 
 Known columns define the file of a sample, its part of the file, label, split and key; all others become its fields,
 with the type of their values. Ambiguous contents are a doubt that names the list, line and column.
@@ -235,8 +235,8 @@ class _Entry:
 class _Table:
     """A parsed list.
 
-    base: folder to which its paths are relative. several: whether samples may have several labels. columns: its known
-    columns by their standard names. others: values of every other column in all rows, None where a row has none.
+    base: Folder to which its paths are relative. several: Whether samples may have several labels. columns: Known
+    columns by their standard names. others: Values of every other column in all rows, None where a row has none.
     """
 
     of: MediaList

@@ -64,7 +64,7 @@ MAX_LISTED_BYTES = 1 << 30
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Table:
     """A file: its media column, its label column ("" for none) with the label names, and the columns for `json` with
-    the names that they get there.
+    their names there.
     """
 
     path: Path

@@ -52,7 +52,7 @@ def modelnet40(root: Path) -> Dataset:
         The published splits.
 
     Raises:
-        DatasetError: The folder has another layout.
+        DatasetError: Return the clouds that lists name as CATEGORY_NUMBER.
     """
     require_folder(root, name="modelnet40", obtain=MODELNET40_OBTAIN)
     base = next((root / name for name in MODELNET40_FOLDERS if (root / name).is_dir()), root)

@@ -9,7 +9,7 @@ SYNSET is a number of eight digits; labels are the existing categories, sorted b
 are listed in `all.csv` (id, synsetId, subSynsetId, modelId, split) in ROOT or one folder down; without it, all models
 are train. PointFlow trains on the first 10,000 points and keeps the others for reference (`PointSelection(rows=...)`).
 
-The others: files in ROOT, in a folder of it, or one further down:
+The other datasets: files in ROOT, in a folder of it, or one further down:
 
     ShapeNet55-34/shapenet_pc/SYNSET-MODEL.npy       clouds of 8,192 points
     ShapeNet55-34/ShapeNet-55/{train,test}.txt       their names, one per line (ShapeNet-34/ for shapenet34)

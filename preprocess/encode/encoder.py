@@ -123,7 +123,7 @@ def in_profile(encoder: Encoder, profile: VideoProfile | None) -> Encoder:
 
     Args:
         encoder: Encoder of any modality.
-        profile: Profile to use; None keeps the encoder's own.
+        profile: Profile to use; None keeps the encoder's current profile.
 
     Raises:
         ValueError: The encoder stores no video, and the profile is not the default.

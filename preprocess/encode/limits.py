@@ -148,8 +148,8 @@ def lasts(duration_s: float, size_bytes: int | None = None) -> None:
 
     Args:
         duration_s: Duration in seconds.
-        size_bytes: Size of the file whose header declares the duration. It then counts only as far as a file of this
-            size can contain media.
+        size_bytes: Size of the file whose header declares the duration. It then counts only up to the duration that a
+            file of this size can contain.
     """
     watched = _IN_FORCE.get()
     if size_bytes is not None:

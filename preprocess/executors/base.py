@@ -37,7 +37,7 @@ the task is finished.
 
 
 class Task(Protocol):
-    """Part of a job that publishes one file. Tasks can be pickled, and repeating one gives the same file."""
+    """Part of a job that publishes one file. Tasks can be pickled, and repeating one results in the same file."""
 
     @property
     def name(self) -> str:

@@ -56,7 +56,7 @@ class Stopwatch:
     """Measures an attempt of the process `pid` from now on.
 
     The clock runs while the process computes, sleeps or waits for a disk, but not while it waits for a CPU, so that a
-    busy machine fails no unit, nor while this process is stopped (Ctrl-Z).
+    busy machine does not fail a unit, nor while this process is stopped (Ctrl-Z).
     """
 
     def __init__(self, attempt: Attempt, pid: int) -> None:

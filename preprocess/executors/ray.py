@@ -41,7 +41,7 @@ _STORE_BYTES = 100 << 20
 class RayExecutor:
     """Runs tasks in the Ray cluster at `address`.
 
-    A cluster to which this process is already connected is used as it is. A task's notes arrive when it has finished.
+    If this process is already connected to a cluster, that cluster is used. A task's notes arrive when it has finished.
 
     Args:
         address: "auto", "host:port", "ray://host:port", or "local" for a cluster on this machine that ends with the

@@ -254,7 +254,7 @@ def split_into_stretches(source: Source, end_s: float | None, *, may_seek: bool)
 
 
 def group_stretches(stretches: Sequence[ScanPart], ends: dict[str, float | None]) -> list[list[ScanPart]]:
-    """Group the sections of short files; sections of long files stay alone."""
+    """Group the sections of short files; each section of a long file is a group."""
     groups: list[list[ScanPart]] = []
     held_s = STRETCH_S
     for one in stretches:

@@ -153,7 +153,7 @@ def _from_archives(tree: RawTree, sources_of: SourcesOf, lists: frozenset[str]) 
 
 
 def _describe_archives(tree: RawTree) -> str:
-    """Describe the archives that count as unpacked."""
+    """Describe the archives whose unpacked files also exist."""
     names = [archive.relative_to(tree.folder).as_posix() for archive in tree.archives]
     return f"{list_few(names)} count as unpacked"
 

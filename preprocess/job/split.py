@@ -158,8 +158,8 @@ class SplitJob:
     def begin(self) -> None:
         """Edit the records as the options request, and create or continue them.
 
-        A part, and a run without locks to exclude others, leaves valid records alone, since others may be writing the
-        same ones.
+        A part, and a run without locks to exclude others, leaves valid records unchanged, since other processes may be
+        writing the same ones.
 
         Raises:
             ResumeError: The records have other settings or sources.
@@ -205,7 +205,7 @@ class SplitJob:
             )
 
     def _take_split(self) -> None:
-        """Claim the split for this run in case another can write to it, and drop a damaged index."""
+        """Claim the split for this run in case other runs can write to it, and delete a damaged index."""
         if self._has_index():
             try:
                 read_description(self.output.store)
@@ -282,7 +282,7 @@ class SplitJob:
         return {**names, **self.info.settings, "libraries": libraries(self.info.modality)}
 
     def stands(self, task: ShardTask) -> WrittenShard | None:
-        """Return the record of a shard that an earlier run wrote, if it counts; None otherwise."""
+        """Return the record of a shard that an earlier run wrote, if it is valid for this run; None otherwise."""
         repair = self._options.repair
         found = self._records.read(task) if repair else self._records.stands(task, self._sizes)
         if found is None or (self._options.retry_rejects and found.rejects):

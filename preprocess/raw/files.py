@@ -1,7 +1,7 @@
 """Locations of source files: a disk, a URL or archives, from which a task fetches its inputs.
 
-FFmpeg and the other libraries only get local files. A task that encodes from a URL or an archive therefore fetches the
-files of a source into a temporary folder, prefetches the files of the next source, and deletes them afterwards.
+FFmpeg and the other libraries receive only local files. A task that encodes from a URL or an archive therefore fetches
+the files of a source into a temporary folder, prefetches the files of the next source, and deletes them afterwards.
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,7 @@
 """Temporary folders that are always deleted: if a process is killed, the next one deletes its folder.
 
 Each folder has a mark: a file with the folder's name and inode. The mark proves that this module created the folder.
-Nothing else is deleted, whatever its name, nor a copy of such a folder.
+Nothing else is deleted, whatever its name, not even a copy of such a folder.
 """
 
 import fcntl

@@ -1,12 +1,13 @@
 """Local tree that a dataset's function lists: the raw data themselves, or placeholders for data at a URL or in
 archives.
 
-Datasets only read names, sizes and lists. For a URL, all files are listed once, and the tree gets empty files of the
-same names, sizes and modification times; only lists (csv, json, text) are fetched. Tasks fetch the rest (`files.py`).
+Datasets only read names, sizes and lists. For a URL, all files are listed once, and the tree contains empty files of
+the same names, sizes and modification times; only lists (csv, json, text) are fetched. Tasks fetch the rest
+(`files.py`).
 
-Archives count as unpacked in the folder that contains them. The tree is temporary and has an empty file of the right
-size and time for each member; only lists are extracted, and links lead to the files next to the archives. Datasets
-therefore list the same sources as from unpacked data.
+Archives are treated as unpacked in the folder that contains them. The tree is temporary and has an empty file of the
+right size and time for each member; only lists are extracted, and links lead to the files next to the archives.
+Datasets therefore list the same sources as from unpacked data.
 
 A source in an archive has the path ARCHIVE!/NAME, such as /raw/train/part_0.tar.gz!/abc_000001_000011.mp4. Rows of
 Parquet files are members too (`parquet_rows.py`). A task copies a member into a temporary folder while it encodes the
@@ -196,7 +197,8 @@ class ArchivedTree:
     ) -> ArchivedTree:
         """Create the tree in an empty folder; files with the suffixes `lists` are extracted.
 
-        A file that also exists unpacked is used as it is. If several archives have the same file, the first one counts.
+        A file that also exists unpacked is read from there. If several archives contain the same file, the first one is
+        used.
 
         Raises:
             DatasetError: Such files differ in size, or an archive is damaged and `damaged` is False.

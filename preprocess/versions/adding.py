@@ -245,7 +245,7 @@ def _find_changed(
 
 
 def _hash_sources(name: str, new: _New) -> str:
-    """Hash the sources added to a split, so that each set of them has its own folder."""
+    """Hash the sources added to a split, so that each set of them has a separate folder."""
     lines = [name, *sorted(source.id for source in new.sources), "", *sorted(one.source for one in new.missing)]
     return xxhash.xxh3_64_hexdigest("\n".join(lines).encode())
 

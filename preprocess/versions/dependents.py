@@ -59,7 +59,7 @@ class Dependents:
         merged: Splits merged from it.
         targets: Stored targets of one of all these.
         others: Other splits there, with their descriptions.
-        unread: Reasons why splits there cannot be read, so that their origin is unknown.
+        unread: Reasons why splits there cannot be read, so that it is unknown whether they derive from this split.
     """
 
     folders: list[Location] = field(default_factory=list)
@@ -173,7 +173,7 @@ def renew_cards(splits: Sequence[Output], folders: Iterable[Location]) -> tuple[
 def find_files_that_name(splits: Sequence[Output], folders: Sequence[Location], words: Iterable[str]) -> Iterator[str]:
     """Yield the files next to splits, or in their folders, whose name or contents include one of some words.
 
-    Compressed contents are searched too, but not files that belong to a finished split. Each file comes with the
+    Compressed contents are searched too, but not files that belong to a finished split. Each file is listed with the
     remedy.
     """
     wanted = sorted({*words} - {""})

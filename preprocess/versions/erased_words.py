@@ -1,7 +1,7 @@
 """Words that only erased samples had: label names, and entries of a vocabulary learned from texts.
 
 They occur in the list of label names and in tokenizer.json of the split, and of other splits of the same job next to
-it. Label numbers and token ids stay, with a placeholder for each word.
+it. Label numbers and token ids are unchanged, with a placeholder for each word.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ class ErasedWords:
 
 
 def find_erased_words(manifest: Manifest, rows: Rows, beside: Sequence[Manifest]) -> ErasedWords:
-    """Find the words that only the samples `rows` of a split have, and no other sample of it or of the splits `beside`
-    it.
+    """Find the words that only the samples `rows` of a split have, and no other sample of the split or of the splits
+    `beside` it.
 
     All texts of these splits are read, and all json if a label has no other sample.
 
@@ -256,7 +256,7 @@ class _Vocabulary:
                     yield mark + word[begin:end]
 
     def without(self, tokens: AbstractSet[str]) -> bytes:
-        """Return tokenizer.json without these entries; their ids stay."""
+        """Return tokenizer.json without these entries; their ids are unchanged."""
         model = dict(self.definition["model"])
         model["vocab"] = {
             f"[ERASED {number}]" if token in tokens else token: number for token, number in model["vocab"].items()

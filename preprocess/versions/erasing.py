@@ -4,8 +4,8 @@ Removed samples keep their slots in the order, and loaders replace them. Erased 
 in any file or version, and optionally none of the words that only they had.
 
 An erasure writes new shards and parts under new names, then the descriptions of all versions, then dataset.json, and
-only then deletes the old files. Readers see the split either before or after; this also holds after a kill, and the
-same call again ends in the same files.
+only then deletes the old files. Readers see the split either before or after; this also holds after a kill, and
+repeating the call results in the same files.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -57,8 +57,8 @@ class Removal:
 def remove(split: Location | Output, keys: Iterable[str], *, curation: Mapping[str, Any] | None = None) -> Removal:
     """Create a version of the split without the samples with these keys.
 
-    No tar changes; `erase` destroys samples. The order of the others stays, and a loader replaces a removed sample as
-    it does an unusable one, so a run saved on the previous version resumes exactly. Keys removed earlier have no
+    No tar changes; `erase` destroys samples. The order of the others is unchanged, and a loader replaces a removed
+    sample like an unusable one, so a run saved on the previous version resumes exactly. Keys removed earlier have no
     effect.
 
     Args:
@@ -149,8 +149,8 @@ def erase(split: Location | Output, keys: Iterable[str], *, words: bool = False)
     """Erase the samples with these keys from all versions of a split, and create a new version without them.
 
     Their members become zeros at unchanged offsets, in a tar with a new name, and their names are deleted from the
-    manifest, the rejects, the records, and leftovers of a killed `shards --append`. Their slots in the order stay, so a
-    run resumes exactly for all others. An open loader continues in the new tars and replaces erased samples.
+    manifest, the rejects, the records, and leftovers of a killed `shards --append`. Their slots in the order remain, so
+    a run resumes exactly for all other samples. An open loader continues in the new tars and replaces erased samples.
 
     They are also erased from validation and few-sample splits, stored targets, feature tables and cards in the folders
     of the split and its dependents. Merged splits and other files that name them are reported.
@@ -159,7 +159,7 @@ def erase(split: Location | Output, keys: Iterable[str], *, words: bool = False)
         split: Location of the split.
         keys: Keys of the samples.
         words: Also erase label names and vocabulary entries that no other sample has, from the split and the splits
-            next to it. Numbers and ids stay, with placeholders for the words.
+            next to it. Numbers and ids are unchanged, with placeholders for the words.
 
     Raises:
         ValueError: The split does not have a key, and nothing was erased from it earlier. As for all errors, nothing is

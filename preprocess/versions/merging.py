@@ -75,7 +75,7 @@ def join_curations(
     Args:
         output: The new split.
         records: The records that it keeps.
-        splits: The merged or appended splits. Each of their records gets the folder of its split.
+        splits: The merged or appended splits. Each of their records refers to the folder of its split.
     """
     records = [*records]
     for split in splits:
@@ -197,7 +197,7 @@ def merge(out: Location | Output, splits: Sequence[Location]) -> Merged:
     It refers to their manifest parts and shards by relative paths or URLs and copies neither, so the splits must stay
     in place as seen from `out`. Samples appended to them or removed from them later do not change it. Erasing samples
     from them makes it unreadable until the same call creates a new version in the same order; versions that can no
-    longer be read are then deleted. Samples removed from the merged split itself stay removed.
+    longer be read are then deleted. Samples removed from the merged split itself remain removed.
 
     Args:
         out: Location of the merged split.
@@ -206,7 +206,7 @@ def merge(out: Location | Output, splits: Sequence[Location]) -> Merged:
     Raises:
         ValueError: There are fewer than two splits, or `out` cannot refer to one.
         DatasetError: The splits differ in modality, profile, encoder settings, labels or components, or share keys, or
-            `out` has shards of its own.
+            `out` contains shards itself.
         ShardError: A split cannot be read.
         BusyError: Another run is writing to `out`.
     """

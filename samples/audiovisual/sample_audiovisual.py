@@ -24,7 +24,7 @@ ISCC = Package(
 )
 WINDOW, STEP = 40, 8
 VALIDATION_SHARE = 4
-"""One part of this many is validation."""
+"""One part in this many is validation."""
 
 
 CLIPS = (
@@ -37,7 +37,7 @@ CLIPS = (
 
 
 def windows(clip: Clip) -> dict[str, list[tuple[int, int]]]:
-    """The windows [first, stop) of a clip by split; the two splits share no frame."""
+    """Return the windows [first, stop) of a clip by split; the two splits share no frame."""
     edge = clip.n_frames - max(clip.n_frames // VALIDATION_SHARE, WINDOW)
     spans = {"train": (0, edge), "val": (edge, clip.n_frames)}
     return {

@@ -1,8 +1,9 @@
-"""Fashion-MNIST whole: 60,000 grey images of 28 x 28 pixels for training, 10,000 for validation, ten kinds of clothes.
+"""The complete Fashion-MNIST: 60,000 grey images of 28 x 28 pixels for training, 10,000 for validation, ten kinds of
+clothes.
 
-It is downloaded as Debian's dataset-fashion-mnist (31 MB, MIT), or, where there is no apt, from its publisher, and
-compared with known checksums. A copy of the four *-ubyte.gz files may be put at ROOT/dataset-fashion-mnist. The images
-are unpacked once, into ROOT/unpacked, so that each can be read by itself.
+It is downloaded as Debian's dataset-fashion-mnist (31 MB, MIT) or, without apt, from its publisher, and compared with
+known checksums. A copy of the four *-ubyte.gz files may be put at ROOT/dataset-fashion-mnist. The images are unpacked
+once, into ROOT/unpacked, so that each can be read separately.
 
 H. Xiao, K. Rasul, R. Vollgraf, Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine Learning Algorithms, arXiv
 1708.07747.
@@ -28,7 +29,7 @@ NAME = "fashion-mnist"
 PACKAGE, INSIDE = "dataset-fashion-mnist", "usr/share/datasets/fashion-mnist"
 LABELS = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 FILES = {"train": "train", "val": "t10k"}
-"""How the names of a split's files begin."""
+"""First words of the names of a split's files."""
 PUBLISHED = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com"
 SHA256 = {
     "train-images-idx3-ubyte.gz": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
@@ -40,12 +41,12 @@ SHA256 = {
 not offer https.
 """
 LARGEST = 1 << 26
-"""Bytes that are read of an answer, and unpacked of it, before its checksum is known."""
+"""Maximum bytes that are read of an answer, and unpacked from it, before its checksum is known."""
 TIMEOUT_S = 60
 
 
 def fashion_mnist(root: Path) -> Dataset:
-    """The splits of the publisher, downloaded into `root`. Raises DatasetError if the download fails."""
+    """Read the publisher's splits, downloaded into `root`. Raises DatasetError if the download fails."""
     folder = _folder(root)
     splits = {}
     for split, prefix in FILES.items():
@@ -59,7 +60,7 @@ def fashion_mnist(root: Path) -> Dataset:
 
 
 def _folder(root: Path) -> Path:
-    """The folder of the four files below `root`, downloaded if it is missing."""
+    """Return the folder of the four files below `root`, downloaded if it is missing."""
     kept = root / PACKAGE
     if kept.is_dir() or shutil.which("apt-get"):
         return fetch_debian_folder(PACKAGE, INSIDE, root)
@@ -86,7 +87,7 @@ def _folder(root: Path) -> Path:
 
 
 def _labels(path: Path) -> bytes:
-    """The label of each image. Raises DatasetError if they are none of ten."""
+    """Return the label of each image. Raises DatasetError if a label is not one of ten."""
     try:
         data = gzip.decompress(path.read_bytes())
     except (OSError, EOFError, zlib.error) as error:
@@ -100,7 +101,7 @@ def _labels(path: Path) -> bytes:
 
 
 def _unpacked(path: Path, folder: Path) -> Path:
-    """The file without compression in `folder`, where it appears only when it is complete."""
+    """Unpack the file into `folder`, where it appears only when it is complete."""
     target = folder / path.stem
     if target.is_file():
         return target

@@ -1,4 +1,5 @@
-"""Real images, small enough for trying out everything: seventeen photographs and scans from two published packages.
+"""Real images, a set small enough for trying out everything: seventeen photographs and scans from two published
+packages.
 
 A photograph is cut into windows of 128 x 128 pixels, some 50 each. Windows of one photograph overlap and look similar,
 so whole photographs are held out: no window of the split val comes from a photograph of the split train. Each of the
@@ -28,7 +29,7 @@ IMGAUG = Package(
 
 WINDOW = 128
 WINDOWS = 50
-"""The most windows of a photograph, nearly."""
+"""Approximate maximum number of windows of a photograph."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,8 +66,8 @@ PHOTOGRAPHS = (
 
 
 def windows(width: int, height: int) -> list[tuple[int, int, int, int]]:
-    """x, y, width and height of a photograph's windows, on a regular grid over all of it: about `WINDOWS` of them,
-    fewer where they would lie closer than half a window.
+    """Return x, y, width and height of a photograph's windows, on a regular grid over all of it: about `WINDOWS` of
+    them, fewer where they would lie closer than half a window.
     """
     step = max(WINDOW // 2, round(((width - WINDOW) * (height - WINDOW) / WINDOWS) ** 0.5))
     columns, rows = (range(0, side - WINDOW + 1, step) for side in (width, height))
@@ -74,7 +75,7 @@ def windows(width: int, height: int) -> list[tuple[int, int, int, int]]:
 
 
 def sample_image(root: Path) -> Dataset:
-    """The sample set, fetched into `root`; DatasetError where that is not possible."""
+    """Read the sample set, downloaded into `root`; raise DatasetError if that is not possible."""
     root.mkdir(parents=True, exist_ok=True)
     label_names = tuple(dict.fromkeys(photograph.label for photograph in PHOTOGRAPHS))
     paths: dict[str, Path] = {}

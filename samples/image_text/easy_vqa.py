@@ -52,7 +52,9 @@ class DrawnQuestion:
 
 
 def easy_vqa(root: Path) -> Dataset:
-    """The questions, fetched into `root`. DatasetError if that fails, or the package holds something else."""
+    """Read the questions, downloaded into `root`. Raises DatasetError if that fails, or the package contains something
+    else.
+    """
     folder = fetch_folder(PACKAGE, INSIDE, root)
     splits = {split: list(_asked(folder / name, name)) for split, name in SPLITS.items()}
     return Dataset(name="easy-vqa", label_names=ANSWERS, splits=splits, encoder=ImageTextEncoder(tokenizer=TOKENIZER))

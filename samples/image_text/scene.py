@@ -5,7 +5,7 @@ A source with `scene` in its `meta` is drawn from its files:
     {"scene": {"side": 128, "things": [[0, 8, 10, 48], [1, 70, 66, 40]]}, "phrase": ["the lion"], "of": [0]}
 
 A thing is the number of a file, and its x, y and longer side in pixels. An image is cropped to its non-white part
-before it is placed. `of` maps each phrase to its thing; without it no phrase refers to one. The segment of a thing is
+before it is placed. `of` maps each phrase to its thing; without it, no phrase refers to one. The segment of a thing is
 the area of its image's alpha channel, or the non-white part of an image without one.
 """
 
@@ -23,7 +23,7 @@ from maskstream.preprocess.source import RejectError, Source
 
 SCENE = "scene"
 WHITE = 247
-"""A value of this and more counts as white."""
+"""Values from this one on count as white."""
 LARGEST = 4096
 """The longest side of a scene, in pixels."""
 KEPT = 64
@@ -31,7 +31,9 @@ KEPT = 64
 
 
 def draw_scene(source: Source) -> DrawnScene:
-    """The scene of a source. RejectError for a thing that does not fit, or a phrase of none."""
+    """Draw the scene of a source. Raises RejectError for a thing that does not fit, or a phrase that refers to a
+    missing one.
+    """
     try:
         side = int(source.meta[SCENE]["side"])
         things = [tuple(map(int, one)) for one in source.meta[SCENE]["things"]]

@@ -1,17 +1,16 @@
 """Scenes of Tux Paint stamps on white, 128 x 128 pixels, with texts: phrases, or questions and rationales.
 
 The stamps are 24 whose caption is a noun of one word that no other stamp has. A scene has up to four of them, one in
-each quarter, and follows from the name that it is drawn by. Downloaded as Debian's tuxpaint-stamps-default (81 MB,
-GPL-2).
+each quarter, and is determined by its name. Downloaded as Debian's tuxpaint-stamps-default (81 MB, GPL-2).
 
 `scenes-referring`: three or four stamps with a phrase for each, its true box and its true segment. In half of the
-scenes one stamp is there twice, and its phrases say which by place or by size: "the left lion", "the large lion".
-`train` and `val` show the same 16 stamps in other scenes: `val` measures whether a phrase finds its place. The scenes
-of `unseen` have one of 8 other stamps among them, or one of them twice, and phrases of it alone: objects and nouns that
-training never showed.
+scenes one stamp occurs twice, and its phrases distinguish the two by position or size: "the left lion", "the large
+lion". `train` and `val` show the same 16 stamps in different scenes: `val` measures whether a phrase is located
+correctly. The scenes of `unseen` include one of 8 other stamps, or one of them twice, and only phrases about it:
+objects and nouns that never occur in training.
 
-`scenes-counting`: two to four things of three kinds, of 16 stamps in all, with a question, its answer and the rationale
-that gives it, which names the quarters in the order of reading. The label is the answer.
+`scenes-counting`: two to four things of three kinds, of 16 stamps in all, with a question, its answer and the
+rationale, which names the quarters in reading order. The label is the answer.
 
 - count: "how often is the lion there?", none, once, twice, three or four times: "lion, pear, lion, nothing: twice"
 - more: "is the lion there more often than the pear?", yes or no: "lion, pear, lion, nothing: twice, once"
@@ -35,7 +34,7 @@ from .scene import SCENE, draw_scene
 from .tuxpaint_stamps import list_captioned_stamps
 
 STAMPS, SEEN = 24, 16
-"""How many stamps there are, and how many of them all splits but `unseen` show."""
+"""Number of stamps, and number of those shown in all splits except `unseen`."""
 SIDE, HALF = 128, 64
 SMALLEST, LARGEST = 32, 56
 """The longer side of a thing in pixels: from SMALLEST to LARGEST."""
@@ -63,14 +62,14 @@ class Thing:
 
 
 def scenes_referring(root: Path) -> Dataset:
-    """The splits, of stamps downloaded into `root`. Raises DatasetError if the download fails."""
+    """Return the splits, of stamps downloaded into `root`. Raises DatasetError if the download fails."""
     paths = sort_stamps(root)
     splits = {split: [draw_referring(split, i, paths) for i in range(n)] for split, n in REFERRING.items()}
     return Dataset(name="scenes-referring", label_names=(), splits=splits, encoder=ENCODER)
 
 
 def scenes_counting(root: Path) -> Dataset:
-    """The splits, of stamps downloaded into `root`. Raises DatasetError if the download fails."""
+    """Return the splits, of stamps downloaded into `root`. Raises DatasetError if the download fails."""
     paths = sort_stamps(root)
     splits = {split: [counting(split, i, paths) for i in range(n)] for split, n in COUNTING.items()}
     label_names, splits = number_answers(splits)
@@ -78,9 +77,9 @@ def scenes_counting(root: Path) -> Dataset:
 
 
 def sort_stamps(root: Path) -> dict[str, Path]:
-    """The stamps by their nouns, in an order that a hash decides, downloaded into `root`.
+    """Return the stamps by their nouns, in an order determined by a hash, downloaded into `root`.
 
-    DatasetError if that fails or there are too few.
+    Raises DatasetError if that fails or there are too few.
     """
     stamps = [(extract_noun(one.caption), one.path) for one in list_captioned_stamps(root) if one.label not in LEFT_OUT]
     counts = Counter(noun for noun, _ in stamps)
@@ -102,7 +101,7 @@ def _seed_rng(name: str) -> np.random.Generator:
 
 
 def _place_stamp(noun: str, quarter: int, rng: np.random.Generator) -> Thing:
-    """A stamp somewhere in a quarter, 0 to 3, of some size."""
+    """Place a stamp somewhere in a quarter, 0 to 3, at a random size."""
     longer = int(rng.integers(SMALLEST, LARGEST + 1))
     x, y = (int(rng.integers(HALF - longer + 1)) for _ in range(2))
     return Thing(noun=noun, x=quarter % 2 * HALF + x, y=quarter // 2 * HALF + y, longer=longer)
@@ -122,7 +121,7 @@ def _source(name: str, things: list[Thing], paths: dict[str, Path], meta: dict[s
 
 
 def draw_referring(split: str, number: int, paths: dict[str, Path]) -> Source:
-    """Scene `number` of a split: a function of both, and of the stamps."""
+    """Return scene `number` of a split: a function of both, and of the stamps."""
     name = f"{split}/{number}"
     rng, nouns = _seed_rng(name), list(paths)
     seen, unseen = nouns[:SEEN], nouns[SEEN:]
@@ -158,7 +157,7 @@ def phrase(i: int, things: list[Thing], *, by_size: bool) -> str:
 
 
 def counting(split: str, number: int, paths: dict[str, Path]) -> Source:
-    """Question `number` of a split: a function of both, and of the stamps."""
+    """Return question `number` of a split: a function of both, and of the stamps."""
     name = f"{split}/{number}"
     rng, nouns = _seed_rng(f"counting/{name}"), list(paths)[:SEEN]
     kinds = [nouns[i] for i in rng.permutation(SEEN)[:3]]
@@ -173,7 +172,7 @@ def counting(split: str, number: int, paths: dict[str, Path]) -> Source:
 
 
 def _draw_question(shown: list[str], kinds: list[str], rng: np.random.Generator) -> tuple[str, str, str, str]:
-    """A question about the four quarters: its kind, its words, the answer and why."""
+    """A question about the four quarters: its kind, its words, the answer and the rationale."""
     first, second = (kinds[i] for i in rng.permutation(3)[:2])
     once = [noun for noun in kinds if shown.count(noun) == 1]
     kind = ("count", "more", "beside")[rng.integers(3)]

@@ -34,12 +34,12 @@ class Stamp:
 
     @property
     def label(self) -> str:
-        """The top folder."""
+        """Top folder."""
         return self.inside.partition("/")[0]
 
 
 def tuxpaint_stamps(root: Path) -> Dataset:
-    """The splits, downloaded into `root`. Raises DatasetError if the download fails."""
+    """Read the splits, downloaded into `root`. Raises DatasetError if the download fails."""
     stamps = list(list_captioned_stamps(root))
     label_names = tuple(sorted({stamp.label for stamp in stamps}))
     groups = alike(stamps)
@@ -57,7 +57,7 @@ def tuxpaint_stamps(root: Path) -> Dataset:
 
 
 def list_captioned_stamps(root: Path) -> Iterator[Stamp]:
-    """The stamps that have a caption, downloaded into `root`. DatasetError if there is none."""
+    """Return the stamps that have a caption, downloaded into `root`. Raises DatasetError if there is none."""
     folder = fetch_debian_folder(PACKAGE, INSIDE, root)
     some = False
     for path in list_media(folder, {".png"}):
@@ -71,7 +71,7 @@ def list_captioned_stamps(root: Path) -> Iterator[Stamp]:
 
 
 def alike(stamps: list[Stamp]) -> list[str]:
-    """The name of each stamp's group: stamps with one caption or one name without numbers, directly or not."""
+    """Return the name of each stamp's group: stamps with one caption or one name without numbers, directly or not."""
     parent: dict[str, str] = {}
 
     def found(name: str) -> str:

@@ -4,11 +4,11 @@ The discretisation uses Taylor-Hood elements (quadratic velocity, linear pressur
 Chorin's projection method in incremental form (Goda, 1979) without the projected velocity (Guermond, Minev and Shen,
 2006): the velocity step uses the pressure plus its last correction, then the next correction is solved for. Diffusion
 is implicit, convection explicit and second order (Adams-Bashforth). Both matrices are constant and factorised once. The
-inflow is a parabola, velocity is 0 at the walls and the cylinder, pressure is 0 at the outflow. The setting is that of
+inflow is a parabola, velocity is 0 at the walls and the cylinder, pressure is 0 at the outflow. The setting follows
 MeshGraphNets' cylinder flow (Pfaff et al., 2021).
 
-The mesh of the channel: it is the Delaunay triangulation of points on the boundaries, on rings around the cylinder
-whose spacing grows to that of the channel, and on a jittered hexagonal grid elsewhere.
+The mesh of the channel is the Delaunay triangulation of points on the boundaries, on rings around the cylinder whose
+spacing grows to the channel's, and on a jittered hexagonal grid elsewhere.
 """
 
 from collections.abc import Callable
@@ -34,10 +34,10 @@ _RUNAWAY = 20
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CylinderFlow(Config):
-    """The parameters of one flow.
+    """Parameters of one flow.
 
-    inlet_m_s: peak inflow speed. x_m, y_m, radius_m: the cylinder. spacing_m: distance between nodes. viscosity_m2_s:
-    kinematic viscosity; density is 1. step_s: the solver's time step. Frames from start_s to end_s are recorded, one
+    inlet_m_s: Peak inflow speed. x_m, y_m, radius_m: The cylinder. spacing_m: Distance between nodes. viscosity_m2_s:
+    Kinematic viscosity; density is 1. step_s: The solver's time step. Frames from start_s to end_s are recorded, one
     every frame_s.
     """
 
@@ -92,7 +92,7 @@ def compute(flow: CylinderFlow) -> Simulation:
 
 
 def _classify_nodes(mesh: Any, nodes: Float64s, flow: CylinderFlow) -> npt.NDArray[np.int32]:
-    """The node types int32 (V,); the channel's corners are wall."""
+    """Return the node types int32 (V,); the channel's corners are wall."""
     kinds = np.full(len(nodes), NORMAL, dtype=np.int32)
     kinds[mesh.boundary_nodes()] = WALL
     x, y = nodes.T
@@ -137,7 +137,7 @@ class _Solver:
 
     @np.errstate(over="ignore", invalid="ignore")
     def run(self) -> npt.NDArray[np.float32]:
-        """The recorded frames, float32 (T, V, 3). Raises RejectError if the solution diverges."""
+        """Return the recorded frames, float32 (T, V, 3). Raises RejectError if the solution diverges."""
         flow = self.flow
         every = max(1, round(flow.frame_s / flow.step_s))
         first, steps = round(flow.start_s / flow.step_s), round(flow.end_s / flow.step_s)
@@ -165,21 +165,21 @@ class _Solver:
         return frame
 
     def _compute_convection(self, velocity: Float64s) -> Float64s:
-        """The weak form float64 (F, 2) of (u . grad) u for a velocity float64 (N, 2)."""
+        """Return the weak form float64 (F, 2) of (u . grad) u for a velocity float64 (N, 2)."""
         ux, uy = np.ascontiguousarray(velocity.T)
         at_x, at_y = self.value @ ux, self.value @ uy
         along = [self.tested @ (at_x * (self.value_x @ u) + at_y * (self.value_y @ u)) for u in (ux, uy)]
         return np.stack(along, axis=1)
 
     def _solve_velocity(self, velocity: Float64s, pressure: Float64s, convection: Float64s) -> Float64s:
-        """The velocity float64 (N, 2) one step later, given a pressure float64 (Q,)."""
+        """Return the velocity float64 (N, 2) one step later, given a pressure float64 (Q,)."""
         pushed = np.stack([slope @ pressure for slope in self.gradient], axis=1)
         later = self.boundary.copy()
         later[self.free] = self.solve_momentum(self.mass @ velocity - convection - pushed - self.lift)
         return later
 
     def _solve_correction(self, velocity: Float64s) -> Float64s:
-        """The pressure correction float64 (Q,) that makes the velocity divergence-free."""
+        """Return the pressure correction float64 (Q,) that makes the velocity divergence-free."""
         change = np.zeros(self.gradient[0].shape[1])
         over_x, over_y = self.divergence
         change[self.free_p] = self.solve_pressure(-(over_x @ velocity[:, 0] + over_y @ velocity[:, 1]))
@@ -187,7 +187,7 @@ class _Solver:
 
 
 def _find_velocity_boundary(mesh: Any, basis: Any, flow: CylinderFlow) -> tuple[Int64s, Float64s]:
-    """The Dirichlet unknowns of a velocity component, and their x values float64 (N,), 0 elsewhere."""
+    """Return the Dirichlet unknowns of a velocity component, and their x values float64 (N,), 0 elsewhere."""
     inflow = mesh.facets_satisfying(lambda x: x[0] < 1e-9, True)
     outflow = mesh.facets_satisfying(lambda x: x[0] > flow.length_m - 1e-9, True)
     walls = np.setdiff1d(mesh.boundary_facets(), np.concatenate([inflow, outflow]))
@@ -233,9 +233,9 @@ _JITTER = 0.1
 def build_channel_mesh(
     centre: tuple[float, float], radius: float, *, length: float, height: float, spacing: float
 ) -> tuple[Float64s, npt.NDArray[np.int64]]:
-    """Nodes float64 (V, 2) in metres and triangles int64 (C, 3) of [0, length] x [0, height] without the disc.
+    """Return nodes float64 (V, 2) in metres and triangles int64 (C, 3) of [0, length] x [0, height] without the disc.
 
-    All lengths are in metres. The same arguments give the same mesh.
+    All lengths are in metres. The same arguments result in the same mesh.
     """
     from scipy.spatial import Delaunay
 
@@ -263,8 +263,8 @@ def _find_border(length: float, height: float, spacing: float) -> Float64s:
 def _place_rings(
     centre: tuple[float, float], radius: float, spacing: float, *, room: float
 ) -> tuple[list[Float64s], float]:
-    """Rings with equal numbers of points, each rotated by half a gap against the last, and the radius at which they
-    end.
+    """Return rings with equal numbers of points, each rotated by half a gap against the previous one, and the radius at
+    which they end.
 
     `room` is the distance from the centre to the nearest wall.
     """
@@ -281,7 +281,9 @@ def _place_rings(
 
 
 def _place_grid(centre: tuple[float, float], reach: float, length: float, height: float, spacing: float) -> Float64s:
-    """Points inside the channel, farther than `reach` from the centre, jittered by up to a tenth of the spacing."""
+    """Return points inside the channel, farther than `reach` from the centre, jittered by up to a tenth of the
+    spacing.
+    """
     x, y = np.meshgrid(
         np.arange(spacing, length - spacing / 2, spacing),
         np.arange(0.87 * spacing, height - spacing / 2, 0.87 * spacing),

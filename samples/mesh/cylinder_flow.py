@@ -30,7 +30,7 @@ def sample_mesh(root: Path) -> Dataset:
 
 
 def flows(name: str, root: Path, counts: dict[str, int], like: CylinderFlow) -> Dataset:
-    """`counts` trajectories of each split; `like` gives the parameters that are not drawn."""
+    """Create `counts` trajectories of each split; `like` sets the parameters that are not drawn."""
     splits = {
         split: [
             Source(
@@ -48,12 +48,12 @@ def flows(name: str, root: Path, counts: dict[str, int], like: CylinderFlow) -> 
 
 
 def compute_flow(source: Source) -> Simulation:
-    """The flow of a source."""
+    """Simulate the flow of a source."""
     return compute(CylinderFlow(**source.meta["flow"]))
 
 
 def draw_flow(name: str, like: CylinderFlow) -> CylinderFlow:
-    """`like` with the inflow speed, cylinder position and radius drawn for a name."""
+    """Return `like` with the inflow speed, cylinder position and radius drawn for a name."""
     rng = np.random.Generator(np.random.Philox(key=xxhash.xxh3_128_intdigest(name.encode())))
     speed, x, y, radius = rng.uniform((1.0, 0.28, 0.17, 0.045), (1.6, 0.40, 0.24, 0.07)).round(4).tolist()
     return replace(like, inlet_m_s=speed, x_m=x, y_m=y, radius_m=radius)

@@ -25,14 +25,14 @@ _MAX_DEPTH = 32
 
 
 def read_ldraw_surface(source: Source) -> Surface:
-    """The surface of a part. Raises RejectError if it cannot be used."""
+    """Return the surface of a part. Raises RejectError if it cannot be used."""
     check_source_file(source.path)
     corners = read_ldraw(source.path).reshape(-1, 3)
     return check_surface(corners, np.arange(len(corners)).reshape(-1, 3))
 
 
 def read_ldraw(part: Path) -> Float64:
-    """The triangles of a part, float64 (T, 3, 3): one corner per row, in LDraw units of 0.4 mm.
+    """Return the triangles of a part, float64 (T, 3, 3): one corner per row, in LDraw units of 0.4 mm.
 
     `part` is in the library's folder parts. LDraw's y axis points down; the part is rotated by 180 degrees about x, so
     that y points up. Raises RejectError if a file is missing or a line cannot be parsed.
@@ -44,12 +44,12 @@ BODY, STUD, TUBE = range(3)
 _TUBE = re.compile(r"(\d+-\d+)?stu[dg](3|4|8|12|16)")
 _STUD = re.compile(r"(\d+-\d+)?stu[dg]")
 SAMPLED = 4096
-"""Points of a part by which its pieces are distinguished."""
+"""Number of points of a part by which its pieces are distinguished."""
 
 
 def ldraw_parts(source: Source) -> Cloud:
-    """SAMPLED points of a part, uniform over its area. The column `part` is 3 times the source's label, and 1 more on
-    studs and 2 more on the tubes below, as the library names the files that it places.
+    """Return SAMPLED points of a part, uniform over its area. The column `part` is 3 times the source's label, plus 1
+    on studs and 2 on the tubes below, according to the library's names of the files that it places.
     """
     import trimesh
 
@@ -95,7 +95,7 @@ def _plain(triangles: Float64) -> tuple[Float64, Int64]:
 
 
 def _list_corners(words: list[str]) -> Float64:
-    """The corners of one polygon, (1, corners, 3)."""
+    """Return the corners of one polygon, (1, corners, 3)."""
     corners = np.array(words, dtype=np.float64).reshape(1, -1, 3)
     if corners.shape[1] < 3:
         raise ValueError(words)

@@ -5,7 +5,7 @@ for training and 12 for validation (fewer if the library has fewer), chosen by t
 and unfinished parts are left out. The ground is two tiles of airborne scans from laspy's tests (its source archive, 2
 MB, BSD-2), cut into blocks of about 2,300 points. Every sixth block is validation; blocks share no point.
 
-`sample-parts` has the bricks, plates and slopes alone, with a column `part`: nine parts, three of each category (body,
+`sample-parts` has only the bricks, plates and slopes, with a column `part`: nine parts, three of each category (body,
 stud, tube below).
 
 An existing copy of the library, with its folders parts and p, may be put at ROOT/ldraw-parts-free.
@@ -63,7 +63,9 @@ def sample_points(root: Path) -> Dataset:
 
 
 def sample_parts(root: Path) -> Dataset:
-    """The bricks, plates and slopes of the sample set, with the part that each point belongs to: body, stud or tube."""
+    """Read the bricks, plates and slopes of the sample set, with the part that each point belongs to: body, stud or
+    tube.
+    """
     root.mkdir(parents=True, exist_ok=True)
     library = fetch_debian_folder("ldraw-parts-free", "usr/share/ldraw", root)
     splits = _parts(library, WITH_PARTS, ldraw_parts, "sample-parts")
@@ -73,7 +75,7 @@ def sample_parts(root: Path) -> Dataset:
 def _parts(
     library: Path, categories: tuple[str, ...], made_by: Callable[[Source], object], name: str
 ) -> dict[str, list[Source]]:
-    """The chosen parts of each split."""
+    """Return the chosen parts of each split."""
     by_category: dict[str, list[Path]] = {category: [] for category in categories}
     for path in sorted((library / "parts").glob("*.dat"), key=_hash):
         wanted = by_category.get(category) if (category := _read_category(path)) else None

@@ -34,6 +34,8 @@ _WORDS = re.compile(r"[A-Z]?[a-z]+")
 
 
 def parse_action_label(name: str) -> int:
-    """The label of a name such as SpinKickCaught or humanoid3d_spinkick, a number in LABELS; -1 if it names none."""
+    """Return the label of a name such as SpinKickCaught or humanoid3d_spinkick, a number in LABELS; -1 if it names
+    none.
+    """
     words = {word.lower() for word in _WORDS.findall(name)}
     return next((LABELS.index(label) for label, some in ACTIONS.items() if words & set(some)), -1)

@@ -1,13 +1,13 @@
-"""Motions of the game Lugaru: some 108 fights, flips, falls and runs of hand-made key poses, one minute in all.
+"""Pose sequences of the game Lugaru: some 108 fights, flips, falls and runs of hand-made key poses, one minute in all.
 
 They are downloaded as Debian's lugaru-data (34 MB, CC-BY-SA-3.0). A copy of its folder Animations may be put at
-ROOT/lugaru-data. Between the few key poses of a motion poses are interpolated (preprocess/encode/pose/encoder.py).
-Labels are of names, and motions that share poses share a split.
+ROOT/lugaru-data. Poses between the few key poses of a sequence are interpolated (preprocess/encode/pose/encoder.py).
+Labels are derived from names, and sequences that share poses share a split.
 
-A file is big-endian: int32 counts of key poses and joints; for each key pose float32 x, y, z of every joint, float32 of
-every joint (its twist), a byte for every joint (whether it is on the ground) and float32 speed; then more that is not
-needed. There are 20 joints, always in one order; y points upwards and characters look along z. A unit is 0.2 m, the
-game's own scale. At the game's normal pace the step to the next key pose takes 1 / (2 speed) seconds.
+A file is big-endian: int32 counts of key poses and joints; for each key pose, float32 x, y, z of every joint, float32
+of every joint (its twist), a byte for every joint (whether it is on the ground) and float32 speed; then data that is
+not needed. There are 20 joints, always in the same order; y points upwards and characters look along z. A unit is 0.2
+m, the game's own scale. At the game's normal pace the step to the next key pose takes 1 / (2 speed) seconds.
 """
 
 from pathlib import Path
@@ -42,7 +42,7 @@ def fetch_lugaru(root: Path) -> list[Source]:
 
 
 def read(source: Source) -> Motion:
-    """The key poses of a source."""
+    """Read the key poses of a source."""
     return read_lugaru(source.path)
 
 
@@ -57,7 +57,9 @@ _KEY = np.dtype([("place", ">f4", (20, 3)), ("twist", ">f4", 20), ("ground", "u1
 
 
 def read_lugaru(path: Path) -> Motion:
-    """The key poses of a file. Raises RejectError if it is none, truncated, or has fewer than two key poses."""
+    """Parse the key poses of a file. Raises RejectError if it is not such a file, is truncated, or has fewer than two
+    key poses.
+    """
     check_source_file(path)
     data = path.read_bytes()
     if len(data) < _HEADER.itemsize:

@@ -1,9 +1,9 @@
 """Motion capture of 20 actions in PyBullet's package: flips, a crawl, dances, kicks, runs and walks, 40 seconds in
 total.
 
-The wheel has 103 MB (zlib licence), of which only the motion capture is kept; the wheel of one platform is downloaded,
-because the data are the same in all. Labels are derived from names, and sequences that share poses share a split: all
-walking and turning does.
+The wheel has 103 MB (zlib licence), but only the motion capture is stored; the wheel of one platform is downloaded,
+because the data are the same in all. Labels are derived from names, and sequences that share poses share a split, such
+as all walking and turning.
 
 The format comes from DeepMimic (Peng et al., 2018). A file is JSON; each entry of `Frames` has 44 numbers: the seconds
 to the next frame, the root's position in metres, and rotations relative to the parent: quaternions w, x, y, z, and for
@@ -51,7 +51,7 @@ def fetch_pybullet(root: Path) -> list[Source]:
 
 
 def read(source: Source) -> Motion:
-    """The motion of a source."""
+    """Read the motion of a source."""
     return read_deepmimic(source.path)
 
 
@@ -74,12 +74,12 @@ SKELETON: tuple[_Joint, ...] = (
     ("left_elbow", "left_shoulder", (0.0, -0.274788, 0.0), 43, 1),
     ("left_wrist", "left_elbow", (0.0, -0.258947, 0.0), None, 0),
 )
-"""Name, parent, place in the parent's frame in metres, and the first number of the turn and how many numbers it has."""
+"""Name, parent, position in the parent's frame in metres, first number of the rotation and its number of values."""
 NUMBERS = 44
 
 
 def read_deepmimic(path: Path) -> Motion:
-    """The joints of a motion. Raises RejectError if the file is none."""
+    """Return the joints of a motion. Raises RejectError if the file is not one."""
     check_source_file(path)
     try:
         frames: Any = json.loads(path.read_bytes())["Frames"]
@@ -104,7 +104,7 @@ def read_deepmimic(path: Path) -> Motion:
 
 
 def _turn(values: Floats) -> Floats:
-    """Rotation matrices (T, 3, 3) of quaternions w, x, y, z (T, 4), or of angles around z in radians (T, 1)."""
+    """Return rotation matrices (T, 3, 3) of quaternions w, x, y, z (T, 4), or of angles around z in radians (T, 1)."""
     if values.shape[1] == 1:
         half = values[:, 0] / 2
         values = np.stack([np.cos(half), 0 * half, 0 * half, np.sin(half)], axis=1)

@@ -33,8 +33,8 @@ HELD_OUT = frozenset(
         *("humanoid3d_getup_faceup", "humanoid3d_spin", "test_freebvh.bvh"),
     )
 )
-"""The motions of the split val, about a fifth of each label. Games make new motions of old ones, so those that share a
-fifth of their poses (joints within 3 cm, also turned and mirrored) were put into one split.
+"""Sequences of the split val, about a fifth of each label. Games create new motions from existing ones, so those that
+share a fifth of their poses (joints within 3 cm, also rotated and mirrored) were put into one split.
 """
 
 

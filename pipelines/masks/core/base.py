@@ -82,7 +82,7 @@ class MaskBatch(Movable):
 
         Visible tokens that are cut become hidden but are not reconstructed. V-JEPA's collator does this for each of its
         two masks separately: `mask.rows(slice(0, None, 2)).cut()` with `Padded` masks. The result depends on which
-        samples share a batch, so loaders, whose masks depend only on the sample, do not do it.
+        samples share a batch, so loaders, whose masks depend only on the sample, do not use it.
         """
         if self.n_visible is None or self.n_target is None:
             return self
@@ -196,7 +196,7 @@ class Mask(Config, ABC):
 
         Args:
             grid: Token grid of each view.
-            draws: One draw per view. A bare generator stands for a draw without mask inputs at the start of a run.
+            draws: One draw per view. A bare generator is treated as a draw without mask inputs at the start of a run.
 
         Raises:
             ValueError: As in `hide`, or the views have different counts (see `Padded`).
@@ -349,9 +349,10 @@ def mask_batch(
     Args:
         masked: bool (B, N), True for tokens hidden from the encoder.
         target: bool (B, N), tokens to reconstruct. None means all masked tokens, with weight 1. Otherwise, targets that
-            the encoder saw get weight 0.
+            the encoder saw have weight 0.
         grid: Token grid of one sample.
-        mask_token: bool (B, N), tokens that enter the encoder as the mask token. As targets they count as unseen.
+        mask_token: bool (B, N), tokens that enter the encoder as the mask token. As targets, they are treated as
+            unseen.
         ragged: Pad index tensors to a multiple of this number if counts differ between samples; None requires equal
             counts.
 

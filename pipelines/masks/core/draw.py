@@ -216,7 +216,7 @@ class Draw:
         seed: Random seed of the run.
         epoch: Epoch in which the sample is drawn.
         key: Key of the sample. Without it, only numbers of a single view can be drawn.
-        part: Part of the sample, such as its text, if each part has its own mask (see `Joint`).
+        part: Part of the sample, such as its text, if each part has a separate mask (see `Joint`).
     """
 
     rng: np.random.Generator

@@ -43,7 +43,7 @@ class RatioSchedule(Config, ABC):
         return False
 
     def check_ratios(self) -> None:
-        """Raise ValueError if the schedule's values are not ratios, so that it can only drive other settings than a
+        """Raise ValueError if the schedule's values are not ratios, so that it can only drive settings other than a
         mask.
         """
 
@@ -164,5 +164,5 @@ def hidden_count(n: int, ratio: float, rounding: Rounding) -> int:
 
 
 def visible_count(n: int, ratio: float, rounding: Rounding) -> int:
-    """Return how many of `n` tokens stay visible at a masked `ratio`, in exact decimal arithmetic."""
+    """Return how many of `n` tokens are visible at a masked `ratio`, in exact decimal arithmetic."""
     return n - hidden_count(n, ratio, rounding)

@@ -21,7 +21,7 @@ Int64s = npt.NDArray[np.int64]
 class ByEnergy(Mask):
     """Hide the tokens with the least residual energy, so that the visible ones carry the new information in the clip.
 
-    At ratio 0.75 on 8 x 14 x 14 tokens, 392 stay visible. The grid's axes are (t, h, w). Ties are broken at random.
+    At ratio 0.75 on 8 x 14 x 14 tokens, 392 are visible. The grid's axes are (t, h, w). Ties are broken at random.
 
     Attributes:
         ratio: Fraction of hidden tokens, or a ratio schedule.

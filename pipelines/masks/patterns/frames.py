@@ -63,7 +63,7 @@ def draw_orders(rows: int, n: int, rng: np.random.Generator) -> npt.NDArray[np.i
 class Tube(Mask):
     """Hide the same random tokens in all slices across `axis`, by default in all time steps.
 
-    At ratio 0.9 on 8 x 14 x 14 tokens, 20 of each slice's 196 stay visible, 160 in all. Any grid that has `axis`. With
+    At ratio 0.9 on 8 x 14 x 14 tokens, 20 of each slice's 196 are visible, 160 in all. Any grid that has `axis`. With
     axis="modality" on a stack of images (RGB and depth), it hides the same positions in each image. Source: VideoMAE
     (Tong et al. 2022, sec. 3.3).
 
@@ -87,7 +87,7 @@ class Tube(Mask):
 class Frames(Mask):
     """Hide random whole slices across `axis`, by default whole time steps.
 
-    At ratio 0.75 on 8 x 14 x 14 tokens, 2 of 8 time steps stay visible, 392 tokens. Any grid that has `axis`; along
+    At ratio 0.75 on 8 x 14 x 14 tokens, 2 of 8 time steps are visible, 392 tokens. Any grid that has `axis`; along
     "time" of a spectrogram it hides columns, along "freq" rows. Source: MAE-ST (Feichtenhofer et al. 2022), time-only
     sampling.
 
@@ -111,7 +111,7 @@ class Frames(Mask):
 class PerFrame(Mask):
     """Hide random tokens in each slice across `axis`, drawn independently, with an exact count per slice.
 
-    At ratio 0.9 on 8 x 14 x 14 tokens, 19 of each slice's 196 stay visible, 152 in all. Any grid that has `axis`.
+    At ratio 0.9 on 8 x 14 x 14 tokens, 19 of each slice's 196 are visible, 152 in all. Any grid that has `axis`.
     Source: MaskViT (Gupta et al. 2022), tokens of frames; see `Context`.
 
     Attributes:

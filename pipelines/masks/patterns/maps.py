@@ -248,7 +248,7 @@ def sum_tokens(maps: Floats, tubelet: int, cells: int) -> Floats:
 def hide_all_but_highest(scores: Floats, visible: int, order: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
     """Hide all but the `visible` highest tokens in each row: bool, shape of `scores` (rows, N).
 
-    Ties are broken by `order`, a permutation of a row's tokens: earlier ones stay visible.
+    Ties are broken by `order`, a permutation of a row's tokens: earlier ones remain visible.
     """
     hidden = np.ones(scores.shape, dtype=np.bool_)
     best = np.empty(max(visible, 1), dtype=np.int64)  # best so far, highest first

@@ -205,7 +205,8 @@ def start_map(
 ) -> Floats:
     """Draw the base frame's map over h x w patches of cells x cells each: float32 (h * cells, w * cells) in (0, 1].
 
-    Chooses as many patches as tokens stay visible; with `compat`, the count is rounded up as published (20 for 19).
+    Chooses as many patches as there are visible tokens; with `compat`, the count is rounded up as published (20 for
+    19).
     """
     h, w = plane
     if start == "pixel":

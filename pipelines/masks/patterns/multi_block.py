@@ -25,7 +25,7 @@ from .random import adjust_map, draw_random_tokens
 from .views import ByView
 
 ATTEMPTS = 10
-"""Draws that hide everything before one position of the plane is forced to stay visible."""
+"""Number of draws that hide everything before one position of the plane is forced to be visible."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -29,7 +29,7 @@ from .padded import Padded
 class Random(Mask):
     """Hide uniformly random tokens of any grid, with an exact count.
 
-    At ratio 0.9 on 8 x 14 x 14 tokens, 156 of 1568 stay visible. Source: MAE-ST (Feichtenhofer et al. 2022),
+    At ratio 0.9 on 8 x 14 x 14 tokens, 156 of 1568 are visible. Source: MAE-ST (Feichtenhofer et al. 2022),
     spacetime-agnostic sampling; on an image grid it is MAE's mask.
 
     Attributes:

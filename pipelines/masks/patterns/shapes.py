@@ -24,15 +24,15 @@ from .random import draw_random_tokens
 class VoxelAware(Mask):
     """Hide random tokens, with ratio `foreground` for occupied ones and `background` for empty ones.
 
-    Of N_f occupied tokens, ceil((1 - foreground) N_f) stay visible, at least 1; of N_b empty ones, ceil((1 -
-    background) N_b). Counts differ between clouds (see `Padded`). The grid's axes are (x, y, z); the mask input is
-    `occupied`, from the cloud that the model receives. Source: FastDiT-3D (Mo et al. 2023), near 0.99 overall; 32768
-    tokens at resolution 128 in patches of 4.
+    Of N_f occupied tokens, ceil((1 - foreground) N_f) are visible, at least 1; of N_b empty ones, ceil((1 - background)
+    N_b). Counts differ between clouds (see `Padded`). The grid's axes are (x, y, z); the mask input is `occupied`, from
+    the cloud that the model receives. Source: FastDiT-3D (Mo et al. 2023), near 0.99 overall; 32768 tokens at
+    resolution 128 in patches of 4.
 
     Attributes:
         foreground: Ratio of occupied tokens.
         background: Ratio of empty tokens.
-        total: Overall ratio, to give every cloud the same count: floor((1 - total) N) tokens stay visible. The
+        total: Overall ratio, to give every cloud the same count: floor((1 - total) N) tokens are visible. The
             foreground keeps its count and the background gets the rest; if the background has too few tokens, or the
             rest is negative, the foreground's count changes. None leaves counts unequal.
     """

@@ -27,7 +27,7 @@ from .random import adjust_map, draw_random_tokens
 class Strips(Mask):
     """Hide random columns in time and random rows in frequency, both with exact counts.
 
-    At 0.7 and 0.3 on 64 (time) x 8 (freq) tokens, 19 columns and 5 rows stay visible, 95 tokens. The grid's axes are
+    At 0.7 and 0.3 on 64 (time) x 8 (freq) tokens, 19 columns and 5 rows are visible, 95 tokens. The grid's axes are
     (time, freq) or (freq, time). Source: Audio-MAE (Huang et al. 2022, structured masking).
 
     Attributes:
@@ -52,7 +52,7 @@ class FilledStrips(Mask):
     """Hide random columns and rows, then hide or unhide single tokens until the count is exact.
 
     At ratio 0.8 on 8 (freq) x 64 (time) tokens, 35 columns and 4 rows are hidden, plus 14 of the remaining 116 tokens,
-    so 102 stay visible. At 0.2, 0.4 and 0.6 the strips hide more than the ratio, and random tokens of them become
+    so 102 are visible. At 0.2, 0.4 and 0.6 the strips hide more than the ratio, and random tokens of them become
     visible again. The grid's axes are (freq, time) or (time, freq). Source: AVSiam (Lin & Bertasius 2024), structured
     masking of audio.
 

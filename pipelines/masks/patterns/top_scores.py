@@ -27,7 +27,7 @@ class TopScores(Mask):
     """Hide the tokens with the highest scores: `count` of them, or floor(ratio * n) of the n tokens that can be hidden.
 
     A token can be hidden if its score is not -inf and, if the mask input `words` is present, it is neither special nor
-    padding. Tokens hidden by an earlier level (optional mask input `hidden`) stay hidden and are counted. Ties are
+    padding. Tokens hidden by an earlier level (optional mask input `hidden`) remain hidden and are counted. Ties are
     broken by position. No random number is drawn, so the mask is the same in all epochs. Any grid; the mask input is
     `scores`.
 

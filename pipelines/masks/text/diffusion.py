@@ -31,9 +31,9 @@ from .words import build_word_cue
 class MaskedDiffusion(Mask):
     """Hide each token of a text with probability t, drawn per text and returned as `TextMaskBatch.ratio`.
 
-    t is the time of a diffusion with [MASK] as noise and a log-linear schedule: a fraction 1 - t of the tokens stays,
-    and the loss weight is 1 / t. Special tokens and padding are never hidden. Counts differ between texts (see
-    `Padded`).
+    t is the time of a diffusion with [MASK] as noise and a log-linear schedule: a fraction 1 - t of the tokens is
+    unchanged, and the loss weight is 1 / t. Special tokens and padding are never hidden. Counts differ between texts
+    (see `Padded`).
 
     The grid's axes are (token,); the mask input is `words`. Sources: MDLM (Sahoo et al. 2024, sec. 3); LLaDA (Nie et
     al. 2025, sec. 2), which evaluates with exact counts.

@@ -105,7 +105,7 @@ OF_THE_SPLIT = -1
 class Replace(Mask):
     """Add the token ids that the encoder reads to another mask: `TextMaskBatch.tokens`, int64 (B, N).
 
-    Each hidden token independently stays unchanged with probability `keep`, becomes a uniformly random id below
+    Each hidden token independently is unchanged with probability `keep`, becomes a uniformly random id below
     `vocabulary` with probability `random`, and `mask_id` otherwise. Labels are the original ids at `target`. The mask
     inputs are `tokens` and the inputs of `mask`. Source: BERT (Devlin et al. 2019, sec. 3.1): 80 % [MASK], 10 % random,
     10 % unchanged.
@@ -114,7 +114,7 @@ class Replace(Mask):
         mask: Mask that chooses the hidden tokens.
         mask_id: Id of [MASK]; by default, from the tokenizer of the split that a loader opens.
         vocabulary: Number of ids; by default, from the tokenizer of the split that a loader opens.
-        keep: Probability that a hidden token stays unchanged.
+        keep: Probability that a hidden token is unchanged.
         random: Probability that a hidden token becomes a random id.
     """
 

@@ -217,8 +217,8 @@ def replace_hidden(
 ) -> None:
     """Replace hidden `tokens` (B, N) in place with BERT's rule.
 
-    A token stays if its uniform number is below `keep`, becomes random below `vocabulary` if it is below `changed`, and
-    becomes `mask_id` otherwise.
+    A token is unchanged if its uniform number is below `keep`, becomes random below `vocabulary` if it is below
+    `changed`, and becomes `mask_id` otherwise.
     """
     random = np.empty(hidden.shape[1], np.int64)
     for row in range(len(hidden)):

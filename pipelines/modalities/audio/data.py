@@ -33,7 +33,7 @@ class AudioSettings:
     """Settings of masked audio.
 
     Attributes:
-        clip: Length, sample rate and channels; by default 10.24 s of mono at 16 kHz, which gives 1,024 frames.
+        clip: Length, sample rate and channels; by default 10.24 s of mono at 16 kHz, which results in 1,024 frames.
         mask: Mask of `maskstream.pipelines.masks` on (time, freq); by default none.
         features: Spectrogram: Kaldi's filterbank of 128 bins (`Fbank`), `LogMel` or `Librosa`.
         statistics: Mean and standard deviation of the features. Required for all features but the default
@@ -46,8 +46,8 @@ class AudioSettings:
         patch: Frames and bins of a token.
         views: Number of views per sample. They share the decoded audio and differ in augmentation and mask.
         component: Name of the audio file to read, such as "flac"; required only if a sample has several.
-        fields: Other values of a sample that stand in `batch.fields` (see `maskstream.pipelines.modalities.fields`);
-            with mixup, those of the sample itself.
+        fields: Other values of a sample to return in `batch.fields` (see `maskstream.pipelines.modalities.fields`);
+            with mixup, they belong to the sample itself.
         over_run: Settings that change over the run, each with a schedule, such as {"clip.seconds": ...} (see
             `pipelines/modalities/phases.py`).
         on_device: Whether spectrograms are computed for whole batches on the device rather than for samples on
@@ -94,8 +94,7 @@ class NoisySettings:
         component: Name of the audio file to read from a clean sample; required only if a sample has several.
         noise_component: Name of the audio file to read from a sample of `noise`; required only if a sample has
             several.
-        fields: Other values of the clean sample that stand in `batch.fields` (see
-            `pipelines/modalities/fields.py`).
+        fields: Other values of the clean sample to return in `batch.fields` (see `pipelines/modalities/fields.py`).
     """
 
     noise: str | Path | None = field(default=None, metadata=NOT_IDENTITY)
@@ -125,7 +124,7 @@ def audio_loader(location: Splits, options: AudioOptions) -> Loader[AudioBatch]:
     Raises:
         TypeError: A parameter is unknown.
         ValueError: A value is not allowed.
-        ShardError: The location holds no finished split of audio.
+        ShardError: The location is not a finished split of audio.
     """
     return AudioData.open(location, options)
 
@@ -142,7 +141,7 @@ def noisy_loader(location: Splits, options: NoisyOptions) -> Loader[NoisyBatch]:
     Raises:
         TypeError: A parameter is unknown.
         ValueError: A value is not allowed.
-        ShardError: The location, or that of `noise`, holds no finished split of audio.
+        ShardError: The location, or the location of `noise`, is not a finished split of audio.
     """
     return NoisyData.open(location, replace(options, noise=None if options.noise is None else str(options.noise)))
 

@@ -212,7 +212,7 @@ class SoundReader:
 
 
 def find_sound(manifest: Manifest, component: str | None = None) -> str:
-    """Return the component that holds the audio.
+    """Return the component that contains the audio.
 
     Raises:
         ValueError: There are several and `component` is None.

@@ -156,7 +156,7 @@ class AudioRowMaker(RowMaker[AudioPlan, AudioBatch]):
         return Cues(waveform=waveform, spectrogram=spectrogram)
 
     def join(self, batch: AudioBatch, plans: Iterable[AudioPlan], made: Mapping[str, Any]) -> AudioBatch:
-        """Finish the batch; targets completely inside the padding get weight 0."""
+        """Finish the batch; targets completely inside the padding have weight 0."""
         batch = replace(batch, **made)
         return replace(batch, mask=self.weighted(batch.mask, batch.length))
 

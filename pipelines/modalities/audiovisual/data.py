@@ -89,7 +89,7 @@ class AudioVisualSettings:
         audio_patch: Frames and bins of a token of audio.
         component: Name of the video to read, such as "cam0.mp4"; required only if a sample has several.
         sound: Name of the audio file to read; required only if a sample has several.
-        fields: Other values of a sample that stand in `batch.fields` (see `maskstream.pipelines.modalities.fields`).
+        fields: Other values of a sample to return in `batch.fields` (see `maskstream.pipelines.modalities.fields`).
         over_run: Settings that change over the run, each with a schedule, such as {"clip.frames": ...,
             "seconds": ...} (see `maskstream.pipelines.modalities.phases`).
         on_device: Whether spectrograms are computed for whole batches on the device; "auto" does so on CUDA
@@ -136,7 +136,7 @@ def audiovisual_loader(location: Splits, options: AudioVisualOptions) -> Loader[
     Raises:
         TypeError: A parameter is unknown.
         ValueError: A value is not allowed.
-        ShardError: The location holds no finished split of videos with audio.
+        ShardError: The location is not a finished split of videos with audio.
     """
     return AudioVisualData.open(location, options)
 

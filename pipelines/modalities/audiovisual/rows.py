@@ -199,7 +199,7 @@ class AudioVisualRowMaker(RowMaker[AudioVisualPlan, AudioVisualBatch]):
     def join(
         self, batch: AudioVisualBatch, plans: Iterable[AudioVisualPlan], made: Mapping[str, Any]
     ) -> AudioVisualBatch:
-        """Add flow and noise to the batch; targets completely inside the padding get weight 0."""
+        """Add flow and noise to the batch; targets completely inside the padding have weight 0."""
         own, added = list(plans), dict(made)
         if self.noise is not None:
             pairs = [pair for plan in own for pair in plan.noise]

@@ -92,7 +92,7 @@ def image_loader(location: Splits, options: ImageOptions) -> Loader[ImageBatch]:
     Raises:
         TypeError: A parameter is unknown.
         ValueError: A value is not allowed.
-        ShardError: The location holds no finished split of images.
+        ShardError: The location is not a finished split of images.
     """
     return ImageData.open(location, options)
 
@@ -246,7 +246,7 @@ def find_held_image(manifest: Manifest, index: int, components: Sequence[str]) -
 
 
 def list_image_components(manifest: Manifest, wanted: str | None = None) -> tuple[str, ...]:
-    """Return the components that hold the images: `wanted`, or by default all image components if most samples have
+    """Return the components that contain the images: `wanted`, or by default all image components if most samples have
     one.
 
     For example, some samples have a jpg and the others a png; a sample with both is unusable.

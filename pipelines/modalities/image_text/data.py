@@ -49,29 +49,27 @@ class ImageTextSettings:
         size: Side of the output in pixels.
         patch: Side of a token in pixels.
         text: Roles of the texts in a row, in order, such as ("question", "answer"), out of `ROLES`
-            (`maskstream.shards.members.text`); by default caption, phrase and question, as far as the split has
-            them. A sample may lack some. Of several texts of a role a random one is taken when shuffled, else
-            the first.
+            (`maskstream.shards.members.text`); by default caption, phrase and question, as far as the split has them. A
+            sample may lack some. If a role has several texts, a random one is used when shuffled, else the first.
         length: Tokens per row of text, including special tokens and padding.
         target: Roles of the texts that a model is to write (see
             `pipelines/modalities.image_text.strategies.py`).
         target_length: Tokens per row of target.
         then: Roles of the texts of a second stage: half of the views read `text` and `target` and are to write
             these; the others read `text` and are to write `target`.
-        image_mask: Mask of `maskstream.pipelines.masks` on (h, w); its input `box` is that of the phrase of the
-            row. By default none.
+        image_mask: Mask of `maskstream.pipelines.masks` on (h, w); its input `box` is the box of the row's phrase. By
+            default none.
         text_mask: Mask of `maskstream.pipelines.masks` on the axis token, with the inputs `words`, `tokens` and
-            `classes` (roles of the tokens); by default none. The ids of a `masks.Replace` default to those of
-            the tokenizer.
-        pairs: Whether each row also has a text to judge (image-text matching): that of the image or, with
-            probability 1/2, that of a random other sample of the split.
+            `classes` (roles of the tokens); by default none. The ids of a `masks.Replace` default to the tokenizer's.
+        pairs: Whether each row also has a text to judge (image-text matching): the image's own text or, with
+            probability 1/2, the text of a random other sample of the split.
         segments: Whether batches have the pixels that phrases refer to.
         augment: Crop and flip of each view; by default the centre crop, because a text may describe the whole
             image, and left and right in it.
         colour: Colour jitter; by default none.
         transform: Own change of pixels (`maskstream.Transform`), applied after colour jitter.
         views: Number of views per sample. They share the decoded image and differ in crop, colours and masks.
-        picture: Number of the image that is shown, from 0, if a sample has several.
+        picture: Number of the image to return, from 0, if a sample has several.
         fields: Other values of a sample that stand in `batch.fields` (see `maskstream.pipelines.modalities.fields`).
     """
 
@@ -111,7 +109,7 @@ def image_text_loader(location: Splits, options: ImageTextOptions) -> Loader[Ima
     Raises:
         TypeError: A parameter is unknown.
         ValueError: A value is not allowed.
-        ShardError: The location holds no finished split of images with texts.
+        ShardError: The location is not a finished split of images with texts.
     """
     return ImageTextData.open(location, options)
 
@@ -203,7 +201,7 @@ def find_roles(manifest: Manifest) -> set[str]:
 
 
 def find_pictures(manifest: Manifest, picture: int) -> tuple[str, ...]:
-    """Return the components that hold image number `picture` of samples.
+    """Return the components that contain image number `picture` of samples.
 
     Raises:
         ValueError: No sample has one.

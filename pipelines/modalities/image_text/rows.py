@@ -66,7 +66,7 @@ class ImageTextRowMaker(RowMaker[ImageTextPlan, ImageTextBatch]):
     pictures: ImageData
     """Config of the images."""
     components: tuple[str, ...]
-    """Components that hold the images."""
+    """Components that contain the images."""
     texts: RowReader
     """Reader of the input texts."""
     target: RowReader | None

@@ -41,7 +41,7 @@ class MeshNoise(Config):
     Attributes:
         deviation: Standard deviation of the noise relative to each channel's: noise of 0.02 on a velocity with standard
             deviation 0.5 is 0.04.
-        kinds: Node types that get noise.
+        kinds: Node types to which noise is added.
     """
 
     deviation: Annotated[float, Bounds(above=0, below=inf, note="(noise=None for no noise)")] = 0.04
@@ -67,14 +67,14 @@ class MeshSettings:
     Attributes:
         mask: Mask of `maskstream.pipelines.masks` on the axis node; by default none.
         noise: Noise on the fields of simulations; by default none.
-        statistics: Normalisation of fields and edges; by default that of the split `train` in the same folder,
-            else of this split.
+        statistics: Normalisation of fields and edges; defaults to the statistics of the split `train` in the same
+            folder, else of this split.
         views: Number of views per sample. They share the mesh and differ in step, noise and mask. Without
             shuffling the steps are spaced evenly over the trajectory.
         component: Name of the mesh to read, such as "left.npz", whose fields are `left.fields.npy`; required
             only if a sample has several.
-        fields: Other values of a sample that stand in `batch.fields` (see `maskstream.pipelines.modalities.fields`);
-            the fields of a simulation are in `batch.state`.
+        fields: Other values of a sample to return in `batch.fields` (see `maskstream.pipelines.modalities.fields`); the
+            fields of a simulation are in `batch.state`.
     """
 
     mask: Mask | None = None
@@ -102,7 +102,7 @@ def mesh_loader(location: Splits, options: MeshOptions) -> Loader[MeshBatch]:
     Raises:
         TypeError: A parameter is unknown.
         ValueError: A value is not allowed.
-        ShardError: The location holds no finished split of meshes.
+        ShardError: The location is not a finished split of meshes.
     """
     return MeshData.open(location, options)
 

@@ -50,7 +50,7 @@ class MeshStatistics(Config):
 
     @classmethod
     def of_sums(cls, sums: Mapping[str, Sequence[float]]) -> Self:
-        """Compute the statistics from the mesh encoder's `sums`; a constant channel gets standard deviation 1.
+        """Compute the statistics from the mesh encoder's `sums`; a constant channel has standard deviation 1.
 
         Raises:
             ValueError: The sums are inconsistent.
@@ -119,7 +119,7 @@ class MeshReader:
 
     @property
     def trajectory(self) -> str:
-        """Component that holds the fields of the mesh; surfaces have none."""
+        """Component that contains the fields of the mesh; surfaces have none."""
         return name_fields_component(self.component)
 
     def n_nodes(self, index: int, mesh: Range) -> int:

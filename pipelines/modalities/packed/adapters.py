@@ -114,7 +114,7 @@ def qwen_vl(
 
 
 def _mark_valid(batch: PackedBatch, length: int | None) -> Tensor:
-    """Mark which of the L positions of each sample hold tokens: bool (S, L)."""
+    """Mark which of the L positions of each sample contain tokens: bool (S, L)."""
     _check_kinds(batch, "pictures", tuple(kind for kind in range(len(KINDS)) if kind != IMAGE))
     if batch.tubelet != 1:
         raise ValueError(

@@ -187,7 +187,9 @@ class NativeClips(NativeSamples):
         return (few, 1, max(-(-least // few), 1)), square, (many, 1, most // many), (few, 1, most // few)
 
     def draw(self, samples: GlobalBatch) -> NativeDraws:
-        """Draw the lengths and crops of some clips. A sample without a usable video gets a short one of one patch."""
+        """Draw the lengths and crops of some clips. A sample without a usable video is replaced by a short clip of one
+        patch.
+        """
         component, indexes = self.manifest.component(self.components[0]), self.indexes(samples.indexes)
         facts, side = {name: component.facts[name][indexes] for name in _FACTS}, self.native.patch
         width, height, n_frames = (facts[name].astype(np.int64) for name in ("width", "height", "n_frames"))

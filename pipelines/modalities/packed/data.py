@@ -54,20 +54,20 @@ class PackedSettings:
         row_targets: Largest number of targets per row; by default any.
         scaling: Largest relative change of the visible tokens of a sample that fills its row; 0 leaves rows
             less full. Validation scales nothing.
-        balance: Largest number of batches in a window, in which the rows that cost most to decode share
-            batches, so that no rank waits for another; 1, and validation, keep the order of the rows. Batches
-            are those of the loader: if a training accumulates them, other rows share a batch.
+        balance: Maximum number of batches in a window, within which the rows that cost most to decode share batches, so
+            that no rank waits for another; 1, and validation, preserve the order of the rows. Batches are the loader's
+            batches: if the training loop accumulates several, different rows share a batch.
         clip: Clips of videos; by default of 1 to 4 random seconds at 8 frames per second.
         sound: Segments of audio, which are as long as the recording, but no longer than `seconds`.
         features: Spectrogram, as in `AudioSettings`.
-        seconds: Schedule of the longest clips and audio segments over the run, such as `masks.Piecewise`; by default
-            those of `clip` and `sound`.
+        seconds: Schedule of the longest clips and audio segments over the run, such as `masks.Piecewise`; defaults to
+            the lengths of `clip` and `sound`.
         statistics: Mean and standard deviation of the features, as in `AudioSettings`.
         colour: Colour jitter of images and clips; by default none.
         transform: Own change of images, clips or audio (`maskstream.Transform`).
         component: Name of the member to read; by default the only one, and the first image of images with
             texts.
-        fields: Other values of a sample that stand in `batch.fields`, such as ("caption",) (see
+        fields: Other values of a sample to return in `batch.fields`, such as ("caption",) (see
             `pipelines/modalities/fields.py`).
     """
 
@@ -107,7 +107,7 @@ class PackedOptions(SharedOptions, PackedSettings):
 
 @takes_fields(PackedOptions)
 def packed_loader(location: Splits, options: PackedOptions) -> Loader[PackedBatch]:
-    """Open the loader of packed rows: samples of any size, of which as many share a row as fill its `row_tokens`.
+    """Open the loader of packed rows: samples of any size, as many per row as fill its `row_tokens`.
 
     Args:
         location: Location of a split, such as `data/shards/imagefolder/train`, or (location, weight) pairs of
@@ -117,7 +117,7 @@ def packed_loader(location: Splits, options: PackedOptions) -> Loader[PackedBatc
     Raises:
         TypeError: A parameter is unknown.
         ValueError: A value is not allowed.
-        ShardError: The location holds no finished split of images, videos or audio.
+        ShardError: The location is not a finished split of images, videos or audio.
     """
     return PackedData.open(location, options, batch_size=options.rows)
 

@@ -76,7 +76,7 @@ class NativeSamples(ABC):
 
     manifest: Manifest
     components: tuple[str, ...]
-    """Members that hold the samples."""
+    """Members that contain the samples."""
     over_run: Native
     """Sizes over the run, with defaults filled in."""
     native: Native
@@ -114,7 +114,7 @@ class NativeSamples(ABC):
 
     @abstractmethod
     def draw(self, samples: GlobalBatch) -> NativeDraws:
-        """Draw the shapes of some samples. Unusable ones get a small shape, for the sample that replaces them."""
+        """Draw the shapes of some samples. Unusable samples have a small shape, for the sample that replaces them."""
 
     @abstractmethod
     def grid(self, shape: Shape) -> TokenGrid:

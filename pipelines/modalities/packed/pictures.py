@@ -86,7 +86,7 @@ class NativePictures(NativeSamples):
         return (1, 1, least), (1, side, most // side), (1, 1, most)
 
     def draw(self, samples: GlobalBatch) -> NativeDraws:
-        """Draw the crops of some samples. A sample without a usable image gets a crop of one patch."""
+        """Draw the crops of some samples. A sample without a usable image has a crop of one patch."""
         manifest, indexes, side = self.manifest, self.indexes(samples.indexes), self.native.patch
         width, height, held = (np.zeros(len(indexes), np.int64) for _ in range(3))
         for component in map(manifest.component, self.components):

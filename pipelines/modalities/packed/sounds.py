@@ -60,7 +60,7 @@ class SoundTokensPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class NativeSounds(NativeSamples):
-    """Audio of a split at its own length, up to the length of `clip` and `most` tokens.
+    """Audio of a split at its native length, up to the length of `clip` and `most` tokens.
 
     Longer audio is cut; audio with fewer than `least` tokens is extended as `clip.short` specifies.
 
@@ -130,7 +130,7 @@ class NativeSounds(NativeSamples):
         return (few, self.bands, 1), (many, self.bands, 1)
 
     def draw(self, samples: GlobalBatch) -> NativeDraws:
-        """Determine the lengths of some samples. A sample without usable audio gets the shortest."""
+        """Determine the lengths of some samples. A sample without usable audio has the shortest length."""
         component, indexes = self.manifest.component(self.components[0]), self.indexes(samples.indexes)
         n, rate = (component.facts[name][indexes].astype(np.int64) for name in ("n_samples", "sample_rate"))
         usable = (component.offset[indexes] > 0) & (n > 0) & (rate > 0) & (rate <= MAX_SAMPLE_RATE)

@@ -66,7 +66,7 @@ def points_loader(location: Splits, options: PointsOptions) -> Loader[PointsBatc
     Raises:
         TypeError: A parameter is unknown.
         ValueError: A value is not allowed.
-        ShardError: The location holds no finished split of point clouds.
+        ShardError: The location is not a finished split of point clouds.
     """
     return PointsData.open(location, options)
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PoseBatch(Batch):
-    """A batch of sequences of T poses with J joints, each seen by its own camera: float32 (B, T, J, 3) and (B, T, J,
+    """A batch of sequences of T poses with J joints, each seen by a separate camera: float32 (B, T, J, 3) and (B, T, J,
     2).
 
     `mask_2d` and `mask_3d` are on the (frame, joint) grid, drawn separately; None if the loader has no mask.

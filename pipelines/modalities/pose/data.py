@@ -199,7 +199,7 @@ def pose_loader(location: Splits, options: PoseOptions) -> Loader[PoseBatch]:
     Raises:
         TypeError: A parameter is unknown.
         ValueError: A value is not allowed.
-        ShardError: The location holds no finished split of poses.
+        ShardError: The location is not a finished split of poses.
     """
     return PoseData.open(location, options)
 

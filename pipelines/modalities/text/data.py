@@ -45,7 +45,7 @@ class TextSettings:
         scores: Scores of the tokens of samples, for a mask that follows them, such as `masks.TopScores`; only
             for the beginnings of documents.
         views: Number of views per sample, which differ in their masks.
-        fields: Other values of a sample that stand in `batch.fields` (see `maskstream.pipelines.modalities.fields`);
+        fields: Other values of a sample to return in `batch.fields` (see `maskstream.pipelines.modalities.fields`);
             only with packing="row".
     """
 
@@ -75,7 +75,7 @@ def text_loader(location: Splits, options: TextOptions) -> Loader[TextBatch]:
     Raises:
         TypeError: A parameter is unknown.
         ValueError: A value is not allowed.
-        ShardError: The location holds no finished split of texts.
+        ShardError: The location is not a finished split of texts.
     """
     return TextData.open(location, options)
 
@@ -155,7 +155,7 @@ class TextData(TextSettings, SplitConfig[TextPlan, TextBatch]):
 def read_stored_lengths(tokens: Component) -> npt.NDArray[np.int64]:
     """Return the number of tokens of each sample, int64 (N,); 0 without tokens, except for an erased sample.
 
-    A number that contradicts the size of the member becomes 1, so that the sample gets a row and is found unusable.
+    A number that contradicts the size of the member becomes 1, so that the sample has a row and is found unusable.
     """
     given, words = tokens.facts["n_tokens"].astype(np.int64), tokens.words["dtype"]
     sizes = np.array([*(np.dtype(name).itemsize if name in TOKEN_TYPES else 0 for name in words.names), 0])

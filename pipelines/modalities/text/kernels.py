@@ -92,7 +92,7 @@ def write_rows(
     classes: UInt8s,
     cues: Int64s,
 ) -> bool:
-    """Write pieces to rows: `rows[i]` gets the next `sizes[i]`. Returns False for invalid values.
+    """Write pieces to rows: `rows[i]` receives the next `sizes[i]`. Returns False for invalid values.
 
     Args:
         pieces: Columns of the pieces.

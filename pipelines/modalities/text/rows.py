@@ -126,7 +126,7 @@ class TextRowMaker(RowMaker[TextPlan, TextBatch]):
     windows: bool
     """Show a random window of documents that are too long instead of their beginning."""
     shares: bool
-    """True if rows hold several documents."""
+    """True if rows contain several documents."""
     scores: TokenScores | None
     """Token scores for the mask; only with one document per row and without windows."""
 
@@ -238,7 +238,7 @@ class TextRowMaker(RowMaker[TextPlan, TextBatch]):
         arrays: tuple[Int32s, Int32s, Int32s, UInt8s],
         stats: Stats,
     ) -> Int64s:
-        """Read pieces and write them to rows: `rows[i]` gets the next `sizes[i]`.
+        """Read pieces and write them to rows: `rows[i]` receives the next `sizes[i]`.
 
         Returns:
             Words for the mask, read-only, (rows, L), or (0, 0) without a mask.

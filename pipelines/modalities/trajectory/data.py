@@ -92,7 +92,7 @@ def trajectory_loader(location: Splits, options: TrajectoryOptions) -> Loader[Tr
     Raises:
         TypeError: A parameter is unknown.
         ValueError: A value is not allowed.
-        ShardError: The location holds no finished split of walks.
+        ShardError: The location is not a finished split of trajectories.
     """
     return TrajectoryData.open(location, options)
 

@@ -70,7 +70,7 @@ class PlaneBatch(Movable):
     def room(self, row: int, crop: Crop) -> tuple[UInt8Array, UInt8Array]:
         """Return the memory for a clip's luma (T, h, w) and chroma (T, 2, ceil(h / 2), ceil(w / 2)).
 
-        A replacement sample may have a larger crop than was allocated; it gets separate memory.
+        A replacement sample may have a larger crop than was allocated; separate memory is then used for it.
         """
         luma, chroma = self.luma.numpy(), self.chroma.numpy()
         if crop.height > luma.shape[2] or crop.width > luma.shape[3]:
@@ -227,7 +227,7 @@ class ViewTokens(NamedTuple):
 class TokenRoom:
     """Memory for the tokens of a batch of `rows` rows, each token of shape (tubelet, p, p, 3).
 
-    It is allocated when the first row's number of tokens is known. A row with a different number gets separate memory,
+    It is allocated when the first row's number of tokens is known. A row with a different number uses separate memory,
     and joining then copies.
     """
 

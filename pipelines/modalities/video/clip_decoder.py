@@ -47,8 +47,8 @@ class DecoderSettings(ClipSettings):
     """Settings of `ClipDecoder`.
 
     Attributes:
-        profile: Profile of the split that has the file as a member, such as "train", to get the rows of its loader. It
-            decides where clips begin and whether motion vectors are flow.
+        profile: Profile of the split that contains the file as a member, such as "train", to create the same rows as
+            its loader. It decides where clips begin and whether motion vectors are flow.
     """
 
     clip: VideoClip = field(default_factory=VideoClip, kw_only=False)
@@ -56,11 +56,11 @@ class DecoderSettings(ClipSettings):
 
 
 class ClipDecoder:
-    """Makes from a video file the row that a loader with the same settings makes for the sample with this key.
+    """Creates, from a video file, the row that a loader with the same settings creates for the sample with this key.
 
-    That loader reads the tars that hold the files, after `maskstream index`, and shuffles. Keyframes are those that the
-    file names, which the index can check. A decoder holds settings only: many threads may call it, and it can be
-    pickled.
+    That loader reads the tars that contain the files, after `maskstream index`, and shuffles. Keyframes are the ones
+    flagged in the file, which the index can verify. A decoder contains only settings: many threads may call it, and it
+    can be pickled.
     """
 
     @takes_fields(DecoderSettings).in_method
@@ -68,7 +68,7 @@ class ClipDecoder:
         """Create a decoder.
 
         Args:
-            settings: What is made of a clip.
+            settings: Settings that determine how a clip is processed.
 
         Raises:
             ValueError: A value is not allowed, or needs a split.

@@ -50,7 +50,7 @@ VideoBackend = Literal["auto", "cpu", "dali", "torchcodec"]
 HARDWARE = ("dali", "torchcodec")
 """Backends that decode on the device."""
 _TOGETHER = 8
-"""Number of clips that a process's threads fill in total at once: with few threads each takes more, and no thread has
+"""Number of clips that a process's threads fill in total at once: with few threads, each takes more, and no thread has
 to wait for others.
 """
 
@@ -66,18 +66,17 @@ class ClipSettings:
             centre crop.
         colour: Colour jitter, the same for all frames of a view; by default none.
         transform: Own change of pixels (`maskstream.Transform`), applied after colour jitter.
-        flow: Source of motion: "codec", "dis", "lk", "none", a `SampleFlow`, a `BatchFlow` (computed on the
-            device of the batch) or `package.module:Name` of your own. "auto" computes none if the mask needs
-            none; otherwise it reads the motion vectors of the codec if the shards have them, else computes DIS
-            flow.
+        flow: Source of motion: "codec", "dis", "lk", "none", a `SampleFlow`, a `BatchFlow` (computed on the device of
+            the batch) or `package.module:Name` for your own. "auto" computes none if the mask needs none; otherwise it
+            reads the motion vectors of the codec if the shards have them, else computes DIS flow.
         views: Number of views per sample. They share the decoded frames and differ in crop and mask.
         tubelet: Frames per token.
         patch: Side of a token in pixels.
-        output: What the host makes. "rgb" is finished pixels. "yuv" sends cropped YUV planes to the device,
-            which resizes and converts them to the same pixels. "tokens" makes only the visible tokens, and
-            "tokens+targets" also those to reconstruct: `batch.tokens` has their pixels, and `batch.video` is
-            empty. "auto" is "yuv" on a CUDA device unless something needs RGB on the CPU (a `SampleFlow`,
-            colour jitter, a transform, a mask that reads frames), and "rgb" elsewhere.
+        output: What the host computes. "rgb" is finished pixels. "yuv" sends cropped YUV planes to the device, which
+            resizes and converts them to the same pixels. "tokens" computes only the visible tokens, and
+            "tokens+targets" also those to reconstruct: `batch.tokens` has their pixels, and `batch.video` is empty.
+            "auto" is "yuv" on a CUDA device unless something needs RGB on the CPU (a `SampleFlow`, colour jitter, a
+            transform, a mask that reads frames), and "rgb" elsewhere.
     """
 
     clip: VideoClip = field(default_factory=VideoClip)
@@ -109,10 +108,9 @@ class VideoSettings(ClipSettings):
             the decoder PyAV.
         over_run: Settings that change over the run, each with a schedule, such as {"clip.frames": ...} (see
             `pipelines/modalities/phases.py`).
-        backend: Decoder. "cpu" is PyAV; "dali" is NVIDIA DALI, whose pixels differ by a level or two, so it
-            belongs to the identity of a run; "torchcodec" is NVDEC through torchcodec, with the pixels of PyAV.
-            "auto" is PyAV, or DALI on a CUDA device where it is estimated to deliver twice the clips; the log
-            says why.
+        backend: Decoder. "cpu" is PyAV; "dali" is NVIDIA DALI, whose pixels differ by a level or two, so it belongs to
+            the identity of a run; "torchcodec" is NVDEC through torchcodec, with the pixels of PyAV. "auto" is PyAV, or
+            DALI on a CUDA device if it is estimated to deliver twice as many clips; the reason is logged.
     """
 
     component: str | tuple[str, ...] | None = None
@@ -141,7 +139,7 @@ def video_loader(location: Splits, options: VideoOptions) -> Loader[VideoBatch]:
     Raises:
         TypeError: A parameter is unknown.
         ValueError: A value is not allowed.
-        ShardError: The location holds no finished split of videos.
+        ShardError: The location is not a finished split of videos.
     """
     return VideoData.open(location, options)
 

@@ -21,7 +21,7 @@ ENGINES = {"H100": 7, "H200": 7, "A100": 5, "L40S": 3, "L4": 4, "T4": 2}
 UNKNOWN_ENGINES = 4
 """Number of engines assumed for DALI's threads on other GPUs."""
 THREADS_PER_ENGINE = 2
-"""Each DALI thread has its own decoder and waits for every frame, so two keep an engine busy."""
+"""Each DALI thread has a separate decoder and waits for every frame, so two threads keep an engine busy."""
 
 _PLANES_MS, _FRAMES, _PIXELS = 6.1, 16, 340 * 256
 _PYTHON_MS, _RECEIVE_MS = 0.9, 0.34
@@ -103,7 +103,7 @@ def choose_decoder(
 
 
 def check_agreement(chosen: str, loader: str) -> None:
-    """Check that all ranks of torch.distributed's group have made the same choice.
+    """Check that all ranks of torch.distributed's group have chosen the same decoder.
 
     The first rank stores its choice and the others compare theirs, so no rank waits for another.
 

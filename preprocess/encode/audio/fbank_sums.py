@@ -51,7 +51,9 @@ def compute_fbank_sums(
 
 
 def _split_minutes(waveform: torch.Tensor) -> Iterator[torch.Tensor]:
-    """Yield parts of one minute, which overlap so that together they have exactly the windows of the whole."""
+    """Yield parts of one minute, which overlap so that together they contain exactly the windows of the whole
+    recording.
+    """
     bank, frames = STATISTICS, STATISTICS.n_frames(len(waveform))
     for first in range(0, frames, _MINUTE):
         last = min(first + _MINUTE, frames) - 1

@@ -450,8 +450,8 @@ def _check_wav(data: bytes | mmap) -> str | None:
 
 
 def _check_mp3(data: bytes | mmap) -> str | None:
-    """Check an MP3 file. Encoders count frames differently by one, so one missing frame is tolerated if no bytes are
-    missing.
+    """Check an MP3 file. Encoders disagree by one about the number of frames, so one missing frame is tolerated if no
+    bytes are missing.
     """
     found = count_mp3_frames(data)
     if found is None:

@@ -1,9 +1,9 @@
 """Images in DICOM files, as a viewer displays them: 8-bit grey or RGB. Needs pydicom, the extra `medical`.
 
 Grey values are converted to the modality's values (rescale slope and intercept, or its table), then to intensities: by
-the requested window, else by the file's first VOI table or window, else in full. In full, data of up to 8 bits use
-their whole range, and longer data the range from the smallest to the largest value of the image, without padding.
-MONOCHROME1 is inverted; palettes and YBR become RGB. Nothing else of the header is used or kept.
+the requested window, else by the file's first VOI table or window, else over the full range. Over the full range, data
+of up to 8 bits use their whole range, and longer data the range from the smallest to the largest value of the image,
+without padding. MONOCHROME1 is inverted; palettes and YBR become RGB. Nothing else of the header is used or kept.
 
 Source: DICOM PS3.3, C.7.6.3.1 (pixels), C.11.1 (modality), C.11.2 (VOI and its three functions).
 """

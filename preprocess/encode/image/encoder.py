@@ -10,8 +10,8 @@ growth. Otherwise it is re-encoded: as JPEG if the source was compressed with lo
 
 `store="pixels"` converts every image to PPM, or PGM if it is grey.
 
-Metadata (Exif, profiles) stays in unchanged bytes and is lost otherwise; colour profiles (ICC) are not applied. OpenCV
-decodes and encodes, because its wheels include libjpeg-turbo, libpng and libwebp, and loaders need it anyway
+Metadata (Exif, profiles) is preserved in unchanged bytes and lost otherwise; colour profiles (ICC) are not applied.
+OpenCV decodes and encodes, because its wheels include libjpeg-turbo, libpng and libwebp, and loaders need it anyway
 (reduced-size decoding).
 
 The sizes of BMP, PNM and TIFF are read from their headers before they are decoded; a TIFF must be a single image.
@@ -246,7 +246,7 @@ def _decoded(data: bytes) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
 
 
 def _round_to_eight_bits(pixels: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]) -> UInt8s:
-    """Round 16 bits to 8, so that the largest value stays the largest."""
+    """Round 16 bits to 8 bits so that the largest value is preserved."""
     if pixels.dtype == np.uint8:
         return pixels.astype(np.uint8, copy=False)
     return _convert_in_strips(lambda rows: ((rows.astype(np.uint32) + 128) // 257).astype(np.uint8), pixels)

@@ -1,8 +1,8 @@
 """Check GLB files before trimesh reads them: how much they declare, and that all of their parts can be read.
 
-An accessor may have no data, and is zero then; meshes may share data, and nodes may place a mesh many times, so a few
-hundred bytes can declare any size. trimesh skips parts in forms and extensions that it does not support, or reads wrong
-positions. Source: glTF 2.0, 3.6.2 (accessors), 3.5 (nodes), 3.7.2 (primitives), 4.4 (GLB).
+An accessor may have no data, in which case it is zero; meshes may share data, and nodes may place a mesh many times, so
+a few hundred bytes can declare any size. trimesh skips parts in forms and extensions that it does not support, or reads
+wrong positions. Source: glTF 2.0, 3.6.2 (accessors), 3.5 (nodes), 3.7.2 (primitives), 4.4 (GLB).
 """
 
 import json
@@ -37,8 +37,8 @@ def count_glb(data: bytes) -> Expected:
         data: Bytes of the file.
 
     Raises:
-        RejectError: Its meshes, as often as they are placed, exceed its size by far, or a part cannot be read; the
-            reason names the part, the extension and the package that reads it.
+        RejectError: Its meshes, counted each time they are placed, exceed its size by far, or a part cannot be read;
+            the reason names the part, the extension and the package that reads it.
     """
     try:
         length, kind = struct.unpack_from("<II", data, 12)
@@ -126,7 +126,7 @@ def _triangles(part: Mapping[str, Any], accessors: list[Any]) -> int:
 
 
 def _count_placed_bytes(file: dict[str, Any]) -> int:
-    """Return the bytes of all meshes, as often as nodes place them."""
+    """Return the bytes of all meshes, counted each time a node places them."""
     sizes: list[int] = [
         int(one["count"]) * _COMPONENTS[one["type"]] * _COMPONENT_BYTES[one["componentType"]]
         for one in file.get("accessors", ())

@@ -1,9 +1,9 @@
 """Read triangle meshes (OBJ, PLY, STL, OFF and GLB) with trimesh and check them.
 
 Polygons are triangulated, and the parts of a scene are merged in its coordinates. Vertices with equal float32 positions
-are merged; then degenerate triangles and unused vertices are dropped. Everything else keeps the file's order. A file is
-rejected if it is empty, truncated or cannot be parsed, if it has no triangle or a coordinate that is not finite, or if
-a corner refers to a missing vertex.
+are merged; then degenerate triangles and unused vertices are dropped. Everything else keeps the order of the file. A
+file is rejected if it is empty, truncated or cannot be parsed, if it has no triangle or a coordinate that is not
+finite, or if a corner refers to a missing vertex.
 
 trimesh skips faces and parts that it does not support, so their triangles are counted first (expected.py, glb.py).
 Truncation of a text file is only detected if the header declares the counts (OFF, PLY) or the file ends within a line.
@@ -110,7 +110,7 @@ def _check_corners(vertices: npt.NDArray[Any], faces: npt.NDArray[Any]) -> None:
 
 
 def _parse_with_trimesh(data: bytes, kind: str) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Parse vertices (V, 3) and triangles (F, 3) with trimesh. It gets the bytes, so it opens no other file."""
+    """Parse vertices (V, 3) and triangles (F, 3) with trimesh. It receives the bytes, so it opens no other file."""
     try:
         import trimesh
     except ImportError as error:

@@ -1,7 +1,7 @@
 """The encoder of poses: the member `poses.npy`, Human3.6M's 17 joints in metres at a fixed rate.
 
 A sequence is resampled to a fixed rate so that its bones keep their lengths between two frames. Linear interpolation of
-positions would shorten a limb that rotates, by a half between key poses that are far apart. So the pelvis moves along a
+positions would shorten a rotating limb, by a half between key poses that are far apart. So the pelvis moves along a
 line, each bone rotates from one direction to the next, and its length changes linearly.
 """
 
@@ -23,7 +23,7 @@ from .motion_files import Floats, Motion, convert_to_h36m, read_bvh, read_npz
 
 _STILL = 1e-9
 _OPPOSITE = 1e-3
-"""Below this length of the mean of two directions the bone goes along the straight line."""
+"""If the mean of two directions is shorter than this, the bone moves along a straight line."""
 
 
 def resampled(motion: Motion, rate_hz: float) -> Motion:

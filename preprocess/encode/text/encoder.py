@@ -6,8 +6,8 @@ A text is a text file, a line of a JSON Lines file, or a row of a Parquet file. 
 is its line in bytes; in a .parquet file it is [row, row + 1).
 
 Parts of speech come from a lexicon: the 17 universal tags, one for each word, without its context. Function words are
-listed here; numbers, punctuation and symbols follow from their letters; all others have the part of speech that WordNet
-counts most often, after its rules for endings. A capitalised word that no list has is a name. This is cruder than a
+listed here; numbers, punctuation and symbols are recognised by their letters; all others have the most frequent part of
+speech in WordNet, after its rules for endings. A capitalised word that no list has is a name. This is cruder than a
 tagger: a word that is a noun or a verb by context always has the same class. It needs no model.
 
 Tags: universaldependencies.org/u/pos. WordNet: Fellbaum 1998, morphy's rules of detachment.

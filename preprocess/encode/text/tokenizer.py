@@ -231,7 +231,7 @@ def unpack_tokenizer(packed: bytes) -> Tokenizer:
 
 
 def number_words(encoding: Encoding) -> npt.NDArray[np.int64]:
-    """Return the word number of each token, from 0, ascending; a token outside of words counts as a word."""
+    """Return the word number of each token, from 0, ascending; a token outside of words is treated as a word."""
     given = encoding.word_ids
     new = [i == 0 or one is None or one != given[i - 1] for i, one in enumerate(given)]
     return np.cumsum(new, dtype=np.int64) - 1

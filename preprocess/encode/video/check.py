@@ -133,8 +133,8 @@ def decode_fully(parsed: Fragments, *, strict: bool = False) -> FullDecode:
 
 
 def decode_strictly(parsed: Fragments) -> FullDecode | None:
-    """Decode a whole file without any fault, whose keyframes are the same when they are decoded alone; return None if
-    there is a fault.
+    """Decode a whole file without any error, with keyframes that are the same when decoded alone; return None if there
+    is an error.
 
     Otherwise the decoder's output depends on its starting point: HEVC leaves the contents of another frame in regions
     that it cannot decode.

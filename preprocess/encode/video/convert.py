@@ -35,7 +35,7 @@ _SCALER = "flags=bicubic+accurate_rnd+full_chroma_int+bitexact"
 
 
 class Fit(NamedTuple):
-    """The size to which a video is scaled, and the size of the middle of it that is stored, (width, height) each."""
+    """The size to which a video is scaled, and the size of the central part that is stored, (width, height) each."""
 
     scaled: tuple[int, int]
     stored: tuple[int, int]
@@ -73,7 +73,7 @@ class Converter:
         self._pixel_aspect = pixel_aspect
         self._graphs: dict[tuple[object, ...], Graph | None] = {}
         self.first: VideoFrame | None = None
-        """The first input frame; it sets the output size, to which all later frames are scaled."""
+        """The first input frame; it determines the output size, to which all later frames are scaled."""
         self.fit = Fit((0, 0), (0, 0))
         """How the first frame is fitted; zeros before it."""
 
@@ -88,7 +88,7 @@ class Converter:
         return len(self._graphs) < 2
 
     def __call__(self, frame: VideoFrame) -> VideoFrame:
-        """Convert one frame; one that is so already is returned as it is."""
+        """Convert one frame; a frame that needs no conversion is returned unchanged."""
         if self.first is None:
             self.first = frame
             shown = compute_display_size(frame, self._pixel_aspect)
@@ -106,7 +106,7 @@ class Converter:
 
 
 def is_converted(frame: VideoFrame, size: tuple[int, int]) -> bool:
-    """Whether frames like this one have the size and format already, so that only cropping is left."""
+    """True if frames like this one already have the right size and format, so that they only need cropping."""
     is_same = frame.format.name == "yuv420p" and (frame.width, frame.height) == size
     return is_same and _name_matrix(frame) == "bt601" and not _is_full(frame) and not any(orientation(frame))
 
@@ -139,7 +139,7 @@ def list_conversion_filters(frame: VideoFrame, fit: Fit) -> list[tuple[str, str]
 
 
 def _format_matrix_arguments(matrix: str) -> str:
-    """The arguments of `colorspace` that convert the matrix to BT.601 and leave primaries and transfer alone."""
+    """Arguments of `colorspace` that convert the matrix to BT.601 and leave primaries and transfer unchanged."""
     same = "".join(f":i{of}=bt709:{of}=bt709" for of in ("primaries", "trc"))
     return f"ispace={matrix}:space=smpte170m{same}:irange=tv:range=tv:format=yuv420p"
 

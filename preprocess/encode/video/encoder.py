@@ -1,7 +1,7 @@
 """The encoders of videos, of folders of extracted frames, and of a robot's episodes in LeRobot's format.
 
-An episode has a camera's video, and arrays with a row for each frame. Frames that are generated, or lie in folders,
-first become a small lossless video, so that they are handled like filmed clips.
+An episode has a camera's video, and arrays with a row for each frame. Frames that are generated, or stored in folders,
+are first written as a small lossless video, so that they are handled like filmed clips.
 """
 
 import os
@@ -45,7 +45,7 @@ BACKGROUND = 128
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DrawnClip:
-    """Frames uint8 (H, W, 3) or (H, W, 4), RGB or RGBA of any sizes, `fps` a second."""
+    """Frames uint8 (H, W, 3) or (H, W, 4), RGB or RGBA of any sizes, at `fps` per second."""
 
     frames: Sequence[UInt8s]
     fps: int
@@ -215,7 +215,7 @@ class EpisodeEncoder(ProfiledEncoder):
         return replace(self, video=profile)
 
     def encode(self, source: Source) -> Encoded:
-        """Encode an episode. Raises RejectError if it has not as many frames as rows."""
+        """Encode an episode. Raises RejectError if the numbers of frames and rows differ."""
         arrays = _arrays(source.parts[0], source.meta["episode"], source.meta["arrays"])
         n_rows = len(next(iter(arrays.values())))
         names = source.meta.get("videos", ["mp4"])

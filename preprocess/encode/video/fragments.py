@@ -144,7 +144,7 @@ def remux(path: Path) -> bytes:
     """The source's packets from the first keyframe on, including those that an edit list hides.
 
     Decoding times, which some containers lack, are derived from the presentation times. Raises RejectError if MP4
-    cannot hold the packets.
+    cannot contain the packets.
     """
     with open_video(path, ignore_editlist="1") as (source, stream):
         return _mux_packets(stream, _kept(source, stream))

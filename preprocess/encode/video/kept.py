@@ -36,14 +36,14 @@ _DIGEST_BYTES = 16
 
 
 class ClipFiles(Protocol):
-    """The files in which the clips of a video are kept."""
+    """Files in which the clips of a video are cached."""
 
     def spans(self, begin_s: float, stop_s: float, *, is_last: bool) -> list[Span]:
         """The clips of a scene. is_last: whether the file ends with it."""
         ...
 
     def has(self, span: Span) -> bool:
-        """Whether a clip is kept of the file as it is."""
+        """Whether a cached clip still belongs to the current file."""
         ...
 
     def put(self, span: Span, data: bytes) -> None:
@@ -52,7 +52,7 @@ class ClipFiles(Protocol):
 
 
 class _Converted(Converter):
-    """Takes frames as they are, which another converter has converted."""
+    """Takes frames unchanged, because another converter has already converted them."""
 
     def __init__(self, own: Converter) -> None:
         self.first, self.fit = own.first, own.fit
@@ -80,13 +80,13 @@ class SceneEncoder:
     _unit: Fraction = Fraction(1)
 
     def begin(self, start: SceneStart, *, is_whole: bool) -> None:
-        """A scene begins, so that before it is complete."""
+        """Called when a scene begins, so the previous one is complete."""
         self._end(start.time_s, is_last=False, is_whole=is_whole)
         if not (start.black or self.is_over):
             self._begin_s = start.time_s
 
     def add(self, frame: VideoFrame) -> None:
-        """Convert and hold a frame of the scene."""
+        """Convert and store a frame of the scene."""
         if self._begin_s is None:
             return
         try:

@@ -242,16 +242,16 @@ Luma = npt.NDArray[np.uint8]
 SIDE = 64
 """Shorter side of the images that are compared."""
 LIKE = 0.75
-"""Smallest correlation, direct or along DIS flow, at which two frames DISTANCE apart show one scene, whatever flashes
-between them.
+"""Smallest correlation, direct or along DIS flow, at which two frames DISTANCE apart show the same scene, even if there
+is a flash between them.
 """
 BLACK = (24.0, 2.0)
 """Mean and standard deviation of luma below which a frame is black. In limited range black is 16."""
 UNCHANGED = 0.5
-"""Mean 8-bit difference of luma below which a frame equals the one before."""
+"""Mean 8-bit difference of luma below which a frame equals the previous one."""
 LEAST_UNMOVED, LEAST_MOVED = 0.45, 0.7
-"""At a cut neighbours correlate less, as they are and along DIS flow. Fast pans of few frames a second are kept apart
-by the first.
+"""At a cut neighbours correlate less, as they are and along DIS flow. The first one separates them from fast pans at
+low frame rates.
 """
 
 

@@ -66,7 +66,7 @@ class VideoProfile(Config):
 
     @property
     def x264_params(self) -> str:
-        """The x264 options of this profile; with one encoder thread the bytes depend on the frames alone."""
+        """x264 options of this profile; with one encoder thread, the bytes depend only on the frames."""
         gop = f"keyint={self.keyint}:min-keyint={self.keyint}:scenecut=0:open-gop=0:ref=1:threads=1"
         if self.name == "fps":
             return gop

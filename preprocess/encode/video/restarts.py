@@ -1,6 +1,6 @@
 """Determine from a stream's syntax whether its decoder restarts at every keyframe.
 
-If so, each GOP decodes alone exactly as in a decode of the whole file, which need not be verified by decoding. In
+If so, each GOP decodes alone exactly as in a decode of the whole file, which then need not be verified by decoding. In
 case of doubt the answer is False: GOPs are then decoded alone and compared (`check.find_exact_entries`).
 """
 
@@ -55,8 +55,8 @@ def restarts_at_keyframes(parsed: Fragments) -> bool:
 
 
 def restart_rule(context: VideoCodecContext) -> Callable[[Packet[Stream]], bool]:
-    """Whether a packet of a stream that is being read agrees with a restart at every keyframe; never of codecs and
-    containers for which that is not known.
+    """Whether a packet of a stream that is being read is consistent with a restart at every keyframe; always False for
+    codecs and containers for which this is unknown.
     """
     try:
         rule = _RULES[context.codec.canonical_name](bytes(context.extradata or b""), True)
@@ -85,7 +85,7 @@ def _split_units(packet: memoryview, length_size: int) -> Iterator[memoryview]:
 
 
 def _parse_sets(data: bytes, at: int, count: int) -> tuple[list[bytes], int]:
-    """`count` parameter sets with lengths of two bytes, and where they end."""
+    """Return `count` parameter sets with lengths of two bytes, and where they end."""
     found = []
     for _ in range(count):
         size = int.from_bytes(data[at : at + 2], "big")

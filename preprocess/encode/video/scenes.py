@@ -1,12 +1,12 @@
 """Find where the scenes of a video begin, by comparing neighbouring frames of a stretch of it.
 
-A hard cut is where two neighbours differ, also along DIS flow, and the frame before it does not return within DISTANCE
-frames, as after a flash: the same measures as in the notes of GOPs (`notes.py`). A scene also ends where the frame
-becomes black, and begins where it no longer is; such a fade is distinguished from a cut. A cross-fade between two
-scenes is not detected.
+A hard cut is a position where two neighbours differ, also along DIS flow, and the frame before it does not return
+within DISTANCE frames, as it would after a flash: the same measures as in the notes of GOPs (`notes.py`). A scene also
+ends where the frame becomes black, and begins where it no longer is; such a fade is distinguished from a cut. A
+cross-fade between two scenes is not detected.
 
-All frames are decoded as an encoder of the scenes would, so the clips of a scene can be encoded from the same frames
-(`kept.py`).
+All frames are decoded as they would be by an encoder of the scenes, so the clips of a scene can be encoded from the
+same frames (`kept.py`).
 """
 
 from collections import deque
@@ -41,7 +41,7 @@ from .restarts import restart_rule
 from .source import has_seeking, open_video, read_packets
 
 CONTEXT_S = 2
-"""This much before and after a stretch is decoded too, so that neighbouring stretches see the same frames."""
+"""This much before and after a stretch is decoded too, so that neighbouring stretches use the same frames."""
 SUDDEN, ABRUPT = 2.0, 3.0
 """At a cut luma changes more than this many times as much as between the frames around it. In a fade it changes evenly;
 pans are never abrupt.
@@ -56,8 +56,8 @@ _LIGHT = (32.0, 5.0)
 
 @dataclass(frozen=True, slots=True)
 class SceneStart:
-    """The time in seconds, as `Span` counts, of the first frame of a scene; whether it is a hard cut, not a fade or the
-    begin of the file; and whether the scene is black.
+    """Time in seconds, as in `Span`, of the first frame of a scene; whether it is a hard cut, not a fade or the
+    beginning of the file; and whether the scene is black.
     """
 
     time_s: float
@@ -87,7 +87,7 @@ class _Picture:
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """A frame after others: the mean change of luma since the frame before, in levels."""
+    """A frame with its predecessors: the mean change of luma since the previous frame, in levels."""
 
     shown: _Picture
     change: float
@@ -116,8 +116,8 @@ class SceneFrames(Protocol):
 def find_scenes(
     path: Path, begin_s: float = 0.0, stop_s: float | None = None, frames: SceneFrames | None = None
 ) -> SceneStarts:
-    """Find the scenes of a video that begin in a stretch. A few frames are in memory at a time, besides the ones that
-    `frames` keeps.
+    """Find the scenes of a video that begin in a stretch. Only a few frames are in memory at a time, besides those
+    stored by `frames`.
 
     Args:
         path: Video file.
@@ -168,7 +168,7 @@ def _pair_neighbours(pictures: Iterator[_Seen]) -> Iterator[tuple[list[_Seen], _
 
 def _is_cut(earlier: list[_Seen], now: _Seen, later: list[_Seen]) -> bool:
     """Return whether a scene begins with a frame: it changes more than its neighbours do, and neither it nor later
-    frames show anything of the frames before.
+    frames show any content of earlier frames.
     """
     usual = max(_measure_mean_change(earlier[-2:]), _measure_mean_change(later[:2]))
     before = earlier[-1]

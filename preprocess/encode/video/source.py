@@ -242,7 +242,8 @@ def check_length(container: InputContainer, n_packets: int, n_expected: int, end
 def select_decodable(packets: Sequence[tuple[int | None, bool]]) -> list[int]:
     """The decodable packets of a list of (pts, keyframe) in decoding order, by their positions.
 
-    These are the first keyframe and all packets that are stored and shown after it, or all if no keyframe is flagged.
+    These are the first keyframe and all packets that are stored and displayed after it, or all packets if no keyframe
+    is flagged.
     """
     first = next((n for n, (_, is_keyframe) in enumerate(packets) if is_keyframe), None)
     if first is None:
@@ -285,7 +286,7 @@ def decode(
 ) -> Iterator[VideoFrame]:
     """All frames in display order, or those from the time stamp `first` on; decoding begins with the keyframe before it
     if it `seeks` that. Raises DamageError, with the count so far, if a frame is damaged; with "keep", such frames are
-    as the decoder makes them, or left out.
+    kept as decoded, or left out.
     """
     n_decoded = 0
     with open_video(path) as (container, stream):
@@ -429,7 +430,7 @@ def _shown(frames: Iterator[VideoFrame], part: Part) -> Iterator[VideoFrame]:
 
 def _find_timed_part(path: Path, span: Span, damage: Damage, *, seeks: bool) -> Part | None:
     """A part by the packets from the keyframe before it on, or from the first one on. None if it `seeks` that keyframe,
-    and the container has no such place.
+    and the container cannot locate it.
     """
     with open_video(path) as (container, stream):
         return found_part(path, container, stream, span, damage, seeks=seeks)
@@ -478,7 +479,7 @@ def _begins_before(packets: Sequence[tuple[int | None, bool]], begin: int) -> bo
 def _select_stamps(stamps: Sequence[int], begin: int, tolerance: Fraction | float) -> list[int]:
     """Select the ascending time stamps from `begin` on.
 
-    The frame on display at `begin` comes first if the next one begins more than `tolerance` later.
+    The frame displayed at `begin` comes first if the next one begins more than `tolerance` later.
     """
     at = bisect_left(stamps, begin)
     if at and tolerance < inf and (at == len(stamps) or stamps[at] - begin > tolerance):

@@ -104,8 +104,8 @@ def find_first_time(times: Sequence[float | None], rate: Fraction | None) -> flo
     """The time of the first frame in seconds; None if time stamps are missing or not ascending (H.264 with B-frames in
     AVI).
 
-    rate: the constant frame rate, or None. Stamps at a constant rate may be off by half a frame, so the result is the
-    median of the start times that the stamps imply. At a variable rate it is the first stamp.
+    rate: the constant frame rate, or None. Time stamps at a constant rate may be off by half a frame, so the result is
+    the median of the start times that they imply. At a variable rate it is the first stamp.
     """
     stamps = [time for time in times if time is not None]
     if not stamps or len(stamps) < len(times) or stamps != sorted(stamps):

@@ -49,7 +49,7 @@ RENAMED = {
 
 
 class _Renamed(TyperGroup):
-    """Runs a command under its former name, after one line that gives the new one."""
+    """Runs a command under its former name, after printing the new name."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name, *rest = args

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from maskstream.train.core.recipe import Recipe
 
 SAMPLES = "samples of "
-"""How the groups of sample sets begin."""
+"""First words of the groups of sample sets."""
 _WIDTH = 24
 """Width of the column of names, in characters."""
 
@@ -248,7 +248,7 @@ DALI = ("nvidia-dali-cuda130", "nvidia-dali-cuda120")
 DRAWN = {"libEGL.so": ("EGL", "libegl1 libgl1-mesa-dri"), "libGLU.so": ("GLU", "libglu1-mesa")}
 """The libraries that draw without a screen: their names for the linker, and the Debian packages that have them."""
 NEED_LIBRARIES = {"metaworld": ("libEGL.so",), "walks": ("libEGL.so", "libGLU.so")}
-"""The libraries that extras need besides packages of Python."""
+"""Libraries that extras need in addition to Python packages."""
 PROGRAMS = {"apt-get": "datasets of Debian's packages", "npm": "datasets of npm's", "sbatch": "--executor slurm"}
 """Programs, and the parts that use them."""
 _EXTRA = re.compile(r"([\w.-]+)(?:\[[^]]*\])?([^;]*);.*\bextra == ['\"]([\w.-]+)['\"]")

@@ -68,5 +68,5 @@ def cut_section(text: str, anchor: str) -> str:
 
 
 def _slugify(heading: str) -> str:
-    """The anchor of a heading, as the site makes it."""
+    """Return the anchor of a heading, as generated on the site."""
     return re.sub(r"[\s-]+", "-", re.sub(r"[^\w\s-]", "", heading).strip().lower())

@@ -1,7 +1,7 @@
 """Commands from functions: each parameter or config field with a `Flag` becomes an option (see shards/flag.py).
 
-A parameter whose type is a dataclass becomes an option for each of its fields that has a flag, and gets the dataclass.
-One that is not keyword-only is an argument of the command line.
+A parameter whose type is a dataclass becomes an option for each of its fields that has a flag, and receives the
+dataclass. One that is not keyword-only is an argument of the command line.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,7 +20,7 @@ from maskstream.shards.stores.url import get_local_path, repair_spoilt_url
 
 @dataclass(frozen=True, slots=True)
 class _Setting:
-    """A setting of a command: of its parameter `owner`, or of the field `name` of the dataclass that this takes."""
+    """A setting of a command: of its parameter `owner`, or of the field `name` of the dataclass that it takes."""
 
     name: str
     owner: str

@@ -40,7 +40,7 @@ Own = Annotated[
 ]
 Component = Annotated[str | None, DataFlag("Component to read, such as cam0.mp4, if samples have several.")]
 Samples = "--samples --clips"
-"""The names of the option for the number of samples."""
+"""Names of the option for the number of samples."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

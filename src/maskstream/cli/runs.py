@@ -1,4 +1,4 @@
-"""Commands about runs: `maskstream finetune`, `export`, `embed`, `report`, `replay`, and `demo`, which makes one."""
+"""Commands about runs: `maskstream finetune`, `export`, `embed`, `report`, `replay`, and `demo`, which creates one."""
 
 from __future__ import annotations
 
@@ -272,7 +272,7 @@ def _describe_step(step: ReplayedStep, metrics: StepMetrics | None) -> dict[str,
 
 
 def _list_step(step: ReplayedStep) -> Iterator[str]:
-    """Yield a line on a replayed step, and one per row that shows another sample."""
+    """Yield a line about a replayed step, and one per row that shows a different sample."""
     yield f"step {step.step}: epoch {step.epoch}, batch {step.batch}: {_format_first_keys(step.keys)}"
     for place, gone in step.replaced.items():
         yield f"step {step.step}: row {place + 1} shows another sample instead of {gone}"

@@ -1,4 +1,4 @@
-"""`maskstream shards`, which also hands its own words over to a cluster as a script."""
+"""`maskstream shards`, which can also pass its arguments to a cluster as a script."""
 
 import shlex
 from collections.abc import Collection, Sequence

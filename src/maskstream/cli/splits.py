@@ -1,5 +1,5 @@
 """Commands about finished splits: `maskstream inspect`, `verify`, `append`, `merge`, `split`, `remove`, `erase` and
-`fetch`; and `index`, which makes one of tars as they are.
+`fetch`; and `index`, which creates one from existing tars.
 """
 
 import json
@@ -151,8 +151,8 @@ def split(
     """Hold out samples of a split as a validation split, stratified by label; no tar is touched.
 
     DATA gets a new version without them. Runs that were begun before keep their version on resume. After samples were
-    appended, the same command splits only the new ones. With --few 10 the new split has ten samples of each label, for
-    fine-tuning and probes with few labels, and DATA keeps them.
+    appended, the same command splits only the new ones. With --few 10, the new split has ten samples of each label, for
+    fine-tuning and probes with few labels; they also remain in DATA.
     """
     from maskstream.preprocess.versions import divide, take_few
 

@@ -69,8 +69,8 @@ class Moments:
     def of(cls, batches: Iterable[Labelled]) -> Moments:
         """Compute the moments of labelled samples. The classes are the labels that occur.
 
-        Each batch is flattened to (B, D), in float64, and taken relative to the mean of the first, so that no digits
-        are lost if the mean is large.
+        Each batch is flattened to (B, D), in float64, relative to the mean of the first, so that no digits are lost if
+        the mean is large.
 
         Args:
             batches: Samples (B, ...) and labels int (B,).
@@ -163,8 +163,8 @@ def draw_labelled_frames(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VisibleParts:
-    """How often the parts of a sample are visible: `parts` int64 (D,), the part of each value; each, float64 (N,), and
-    two at once, (N, N).
+    """How often the parts of a sample are visible: `parts` int64 (D,), the part of each value; each part alone, float64
+    (N,), and two at once, (N, N).
     """
 
     parts: npt.NDArray[np.int64]
@@ -190,7 +190,7 @@ class Shape:
 
         Args:
             ratio: Mask ratio.
-            exact: Whether floor((1 - ratio) n) of n parts stay visible, instead of hiding each independently.
+            exact: Whether floor((1 - ratio) n) of n parts are visible, instead of hiding each independently.
 
         Raises:
             ValueError: No part stays visible.
@@ -250,8 +250,8 @@ def make_shapes(side: int, names: Sequence[str] | None = None, channels: int = 3
 
 
 RIDGE = 1e-6
-"""Fraction of the mean variance that is added to the diagonal, so that constant pixels have no features and nothing
-divides by 0.
+"""Fraction of the mean variance that is added to the diagonal, so that constant pixels contribute no features and there
+is no division by 0.
 """
 
 
@@ -305,7 +305,9 @@ def alignment(moments: Moments, features: int, seen: VisibleParts | None = None)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Visibility:
-    """How often a mask shows tokens of one time step, h x w of them: each, float64 (N,), and two at once, (N, N)."""
+    """How often a mask shows the tokens of one time step, h x w of them: each alone, float64 (N,), and two at once, (N,
+    N).
+    """
 
     plane: tuple[int, int]
     each: Floats

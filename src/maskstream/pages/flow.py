@@ -42,7 +42,7 @@ Bool = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShownFlow:
-    """A source of flow, the word that stands for it, and a batch with its flow and masks."""
+    """A source of flow, its name, and a batch with its flow and masks."""
 
     word: str
     source: FlowSource

@@ -1,4 +1,4 @@
-"""The page of steps of a run: their batches as the model had them, and how their losses stand out."""
+"""The page of steps of a run: the batches that the model received, and how far their losses stand out."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def write_replay(
         modality: Modality of the run's data.
         run: Folder of the run.
         steps: Recreated steps.
-        metrics: Metrics of the steps by number, as far as the run has written them.
+        metrics: Metrics of the steps by number, for the steps that the run has written.
         out: HTML file.
         samples: Number of rows per step.
         samples_of: Description of the part of the batches.

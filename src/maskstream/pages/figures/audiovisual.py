@@ -29,7 +29,7 @@ from .video import (
 from .words import plural, span
 
 FRAME_PX = 72
-"""A frame of the score is at least so wide, unless the score would be wider than LONGEST_PX."""
+"""Minimum width of a frame of the score, unless the score would be wider than LONGEST_PX."""
 LONGEST_PX = 6000
 
 

@@ -1,4 +1,4 @@
-"""Cards: the text and figures of one sample or scheme for the templates, without arrays or modalities."""
+"""Cards: text and figures of one sample or scheme for the templates, independent of arrays and modalities."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -272,8 +272,8 @@ class PlayedLanes:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Point:
-    """A point of a map: its place from 0 to 1 (left to right, top to bottom), the number of its colour, words for the
-    pointer, and an address that it leads to, "" for none.
+    """A point of a map: its position from 0 to 1 (left to right, top to bottom), the number of its colour, words for
+    the pointer, and an address to which it links, "" for none.
     """
 
     x: float
@@ -319,7 +319,7 @@ class Card:
         facts: Groups of numbers.
         figures: The figures.
         missing: Notes on missing figures.
-        title: Heading; the key by default.
+        title: Heading; defaults to the key.
         note: Sentences under the heading.
         label: Name and number of the label, "" for none; None if the page does not show labels.
         view: Number of the view, from 1; None if a sample has one view.
@@ -374,7 +374,7 @@ class Section:
 
     @property
     def anchor(self) -> str:
-        """The name of the section in links of its page."""
+        """Name of the section in links of its page."""
         return self.title.lower().replace(" ", "-")
 
 

@@ -16,7 +16,7 @@ _DIGITS = 6
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tick:
-    """A label and its place, from 0 to 1 along the axis (left to right, top to bottom)."""
+    """A label and its position, from 0 to 1 along the axis (left to right, top to bottom)."""
 
     at: float
     label: str

@@ -1,7 +1,7 @@
 """Counts of a sample's mask, and the interface of a modality's figures: cards of samples and of a model's predictions.
 
 Figures are built from a data config and a split, since some facts about a sample (such as the number of stored points)
-are not in a batch; a template only gets cards.
+are not in a batch; a template receives only cards.
 """
 
 from __future__ import annotations

@@ -199,7 +199,7 @@ class MeshFigures:
 
     @property
     def simulated(self) -> bool:
-        """Whether they are simulations, and no surfaces."""
+        """Whether they are simulations, not surfaces."""
         return self.reader.trajectory in self.reader.manifest.components
 
     def about(self, batch: MeshBatch) -> tuple[str, dict[str, str]]:

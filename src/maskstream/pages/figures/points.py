@@ -1,4 +1,4 @@
-"""Figures of clouds: from two angles, with the tokens that hold points, the mask over them, and completions.
+"""Figures of clouds: from two angles, with the tokens that contain points, the mask over them, and completions.
 
 Clouds are drawn as dots, the nearer ones last and darker, with the boxes of tokens.
 """
@@ -34,7 +34,9 @@ BOX = (0xE0, 0x9A, 0x7C)
 _PAPER = 255
 SIDE = np.array([[0.82, 0.0, -0.57], [0.22, -0.92, 0.32], [0.53, 0.39, 0.76]], dtype=np.float32)
 ABOVE = np.array([[-0.57, 0.0, -0.82], [0.67, -0.57, -0.47], [-0.47, -0.82, 0.33]], dtype=np.float32)
-"""Where the eye is, as right, down and towards it, for clouds whose y is up: at a side, and at the next one, higher."""
+"""Camera directions, as right, down and towards the viewer, for clouds whose y is up: from a side, and from the next
+side, higher up.
+"""
 _CORNERS = np.array(list(product((0, 1), repeat=3)), dtype=np.float32)
 _EDGES = [(i, j) for i in range(8) for j in range(i) if bin(i ^ j).count("1") == 1]
 

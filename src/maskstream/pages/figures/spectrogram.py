@@ -96,8 +96,8 @@ def describe_bands(features: Features) -> str:
 def format_band_ticks(features: Features) -> tuple[Tick, ...]:
     """Return labels from the top, each in the middle of its band; 0 is the top.
 
-    Labels too near to a higher one are left out. For frequencies they are octaves from 125 Hz on, for a tempogram beats
-    per minute.
+    Labels too close to a higher one are left out. For frequencies they are octaves from 125 Hz on, for a tempogram
+    beats per minute.
     """
     if not isinstance(features, Librosa):
         return _space_ticks(

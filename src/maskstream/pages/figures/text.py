@@ -35,7 +35,7 @@ class TextFigures:
         length: Tokens of a row.
         tokenizer: Contents of tokenizer.json.
         mask_id: Id of [MASK].
-        packed: Whether rows hold several documents.
+        packed: Whether rows contain several documents.
         label_names: Names of the labels.
     """
 

@@ -33,7 +33,7 @@ _ARROW_M = 0.5
 _LONG, _BACK, _WIDE = 6.0, 3.0, 3.0
 """A pose's wedge, in units of the drawing: its tip, its base, and half of its width."""
 _NOW = 1.9
-"""How much larger the wedge of the camera now is."""
+"""How much larger the current camera's wedge is."""
 _BARS_M = (1, 2, 5, 10, 20, 50, 100)
 _SEEN_M = ((-3.5, 0.0), (3.5, 0.0), (0.0, 7.0))
 """Positions that the drawing includes if it has surroundings."""
@@ -142,7 +142,7 @@ def _draw_wedge(place: Floats, look: float, size: float) -> str:
 
 
 FARTHEST_M = 10.0
-"""Where the colours of depth end."""
+"""Distance at which the colours of depth end."""
 SHOWN_FRAMES = 4
 """Largest number of a clip's frames next to its trajectory."""
 _HIGH_M, _LOW_M = 0.6, 0.7

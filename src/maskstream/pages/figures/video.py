@@ -33,7 +33,7 @@ from .words import count, percent, plural, span
 FULL_SIDE_PX, FULL_SIDE_FRAMES, MIN_SIDE_PX = 224, 128, 96
 TIMES = "\N{MULTIPLICATION SIGN}"
 COMPARED_FRAMES = 4
-"""As many frames of a clip at most are compared."""
+"""Maximum number of frames of a clip that are compared."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -319,7 +319,7 @@ def _draw_dwell(mask: MaskRow, grid: Grid) -> Drawing:
 
 def _draw_timeline(mask: MaskRow, grid: Grid) -> Drawing:
     """Draw visible tokens: time steps (rows) by positions in the frame (columns). Tokens that were visible at the same
-    position in the step before are counted as kept.
+    position in the previous step are counted as kept.
     """
     (steps, rows, columns), places = grid.shape, per_step(grid)
     seen, undecoded = ~mask.masked.reshape(steps, -1), draw_runs((mask.masked & ~mask.targeted).reshape(steps, -1))

@@ -202,7 +202,7 @@ class Media:
         animal: Vertices float32 (V, 3) and faces int32 (F, 3).
         plane: Vertices float32 (V, 3) and faces int32 (F, 3).
         walk: Poses float32 (T, 17, 3), z upwards.
-        text: A page of English.
+        text: A page of English text.
         corridor: Frames of a trajectory: colour uint8 (T, H, W, 3) and depth uint16 (T, H, W) in millimetres.
     """
 

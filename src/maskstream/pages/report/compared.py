@@ -27,7 +27,7 @@ _SETTINGS = ("seed", "steps", "samples_per_step", "precision")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Comparison:
-    """A written comparison: its page, the names of the runs, and the rows of its table by the heading above them."""
+    """A written comparison: its page, the names of the runs, and the rows of its table by their heading."""
 
     page: Path
     names: tuple[str, ...]

@@ -43,7 +43,7 @@ CONFUSIONS = 5
 STEP_PX, NEURON_PX = 10, 3
 """Width and height of a spike in pixels."""
 BESIDE = 4
-"""The number of generated and of real clouds shown per category."""
+"""Number of generated and of real clouds shown per category."""
 REACH = 2.4
 """Half width of an image of a cloud, in standard deviations of its coordinates."""
 Bools = npt.NDArray[np.bool_]

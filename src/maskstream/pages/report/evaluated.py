@@ -67,7 +67,7 @@ Row = tuple[str, tuple[str, ...]]
 
 
 class Cells:
-    """The cells of a table, which are put in by row and column; the rows of one head stay together."""
+    """The cells of a table, which are set by row and column; the rows of one head are adjacent."""
 
     def __init__(self, columns: int) -> None:
         self.columns = columns

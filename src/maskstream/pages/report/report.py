@@ -41,7 +41,7 @@ BASELINES = (
 
 FOLLOW_S = 15
 _FIGURES = 3
-"""Number of figures that a report opens with; others are folded."""
+"""Number of figures that are visible at the top of a report; the others are folded."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -32,7 +32,7 @@ from maskstream.train.papers.meshmask.evaluate import (
 _MARKS = (1, 10, 50)
 PERSISTENCE = "persistence"
 SHOWN = 2
-"""As many trajectories at most are drawn."""
+"""Maximum number of trajectories that are drawn."""
 SHOWN_STEPS = (1 / 15, 1 / 3, 2 / 3, 1)
 """Steps of a rollout that are drawn, as parts of its length."""
 
