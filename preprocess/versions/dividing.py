@@ -66,13 +66,13 @@ def divide(
 ) -> Divided:
     """Move the fraction `val` of a finished split's samples into a validation split.
 
-    The tars stay unchanged. If samples were appended since, the same call divides only those, and earlier assignments
-    stay. A killed call leaves the split unchanged, and the same call then selects the same samples.
+    The tars are unchanged. If samples were appended since, the same call divides only those, and earlier assignments
+    are unchanged. A killed call leaves the split unchanged, and the same call then selects the same samples.
 
     Args:
         split: Split to divide.
         val: Fraction of the samples.
-        by: Groups that stay together (see `Division`).
+        by: Groups that are not divided (see `Division`).
         seed: Random seed of the choice.
         out: Location of the validation split; default `val` next to the split.
 
@@ -137,7 +137,7 @@ class Few:
 def take_few(split: Location | Output, each: int, *, seed: int = 0, out: Location | None = None) -> Few:
     """Create a split `out` with at most `each` samples of each label of a finished split.
 
-    It refers to the tars of the split, which stays unchanged. Samples are taken in the order of a seeded hash of their
+    It refers to the tars of the split, which is unchanged. Samples are taken in the order of a seeded hash of their
     keys, so with one seed the first 10 are among the first 30. The same call again includes samples appended since.
     Samples without a label are left out. dataset.json records `few`: the number and the seed.
 
@@ -232,7 +232,7 @@ def _read_own(other: Output) -> Int64s:
 def _choose_samples(division: Division, whole: Manifest, own: Int64s, held: Int64s, known: int) -> Int64s:
     """Return the numbers of the validation samples, assigning only samples from number `known` on.
 
-    Removed samples do not count.
+    Removed samples are ignored.
 
     Args:
         division: Settings of the division.

@@ -250,8 +250,8 @@ def make_shapes(side: int, names: Sequence[str] | None = None, channels: int = 3
 
 
 RIDGE = 1e-6
-"""Fraction of the mean variance that is added to the diagonal, so that constant pixels contribute no features and there
-is no division by 0.
+"""Fraction of the mean variance that is added to the diagonal, so that constant pixels contribute no features and
+nothing is divided by 0.
 """
 
 
