@@ -19,21 +19,13 @@ import numpy.typing as npt
 
 from maskstream.pages.figures.card import Card, Drawing, PictureGrid, Section, WordPieces
 from maskstream.pages.figures.pictures import LUMA, Bool, UInt8, draw_hatch, grown, resize
-from maskstream.pages.gallery import audio, image, pairs, video
+from maskstream.pages.gallery import views
 from maskstream.pages.gallery.page import list_gallery_sections
-from maskstream.pages.gallery.scheme import (
-    Corridor,
-    Drawn,
-    GalleryScene,
-    Media,
-    draw_shot,
-    draw_shots,
-)
-from maskstream.pages.gallery.text import LENGTH, cut_pieces
+from maskstream.pages.gallery.scheme import Corridor, GalleryScene, Media
+from maskstream.pages.gallery.text import LENGTH, cut_pieces, draw_pair_masks
 from maskstream.pipelines.flow import dis_flow
 from maskstream.pipelines.flow.picture import choose_flow_scale, flow_to_image
 from maskstream.pipelines.masks import SCHEMES, Tube
-from maskstream.pipelines.masks.core import Shot
 from maskstream.pipelines.stream.order import Order
 from maskstream.samples.gallery import fetch_gallery_media
 
@@ -220,7 +212,7 @@ def doc_pictures(media: Media, sections: Iterable[Section], seed: int = 0) -> Fo
     if media.corridor is not None:
         found["trajectory.webp"] = _of_walk(media.corridor, seed)
     if media.speech is not None and media.crowd is not None:
-        one, ratio, product, clean = audio.draw_mixed(media.speech, media.crowd).values()
+        one, ratio, product, clean = views.draw_mixed(media.speech, media.crowd).values()
         found["target-complex-ratio.webp"] = below([beside([one, ratio]), beside([product, clean])])
     return Found({name: made if isinstance(made, str) else in_steps(made) for name, made in found.items()})
 
@@ -313,21 +305,14 @@ def _strip(frames: UInt8, hidden: Bool, cell: int, theme: str = "dark") -> UInt8
     return beside([masked(frame, plane, cell, theme=theme) for frame, plane in zip(frames, hidden, strict=True)])
 
 
-def _planes(drawn: Drawn, scene: GalleryScene) -> Bool:
-    return np.asarray(drawn[1].masked[0].numpy().reshape(scene.grid.shape))
-
-
 def _of_clip(clip: UInt8, seed: int) -> Found:
     """The clip, its flow and its motion-guided mask over time for both themes; and its schemes."""
-    scene, frames = video.make_scene(clip), resize(clip, video.SIDE_PX, video.SIDE_PX)
+    scene, frames = views.make_clip_scene(clip), resize(clip, views.SIDE_PX, views.SIDE_PX)
     shown, found = frames[::2], Found()
-    for scheme in video.KIND.schemes:
+    for scheme in views.VIDEO.schemes:
         own = MOVING_SEED if "flow" in scheme.mask.needs else seed
-        strips = [_strip(shown, _planes(one, scene), 5) for one in draw_shots(scheme, scene, own)]
-        found[scheme.picture] = below(strips)
-    guided = (
-        draw_shot(_NAMED["motion-guided"].mask, Shot(), scene, MOVING_SEED).masked[0].numpy().reshape(scene.grid.shape)
-    )
+        found[scheme.picture] = below([_strip(shown, one.hidden, 5) for one in scene.draw_shots(scheme, own)])
+    guided = scene.draw(_NAMED["motion-guided"].mask, MOVING_SEED).hidden
     flow = dis_flow(frames)
     steps = flow.vectors[np.maximum(2 * np.arange(len(shown)) - 1, 0)]
     coloured = flow_to_image(steps, scale_px=choose_flow_scale(flow.vectors, flow.valid))
@@ -342,46 +327,40 @@ def _of_clip(clip: UInt8, seed: int) -> Found:
 def _of_pictures(media: Media, seed: int) -> Found:
     """The schemes of images, an image, and an image beside a text."""
     assert media.video is not None
-    scenes, found = image.Scenes.of_clip(media.video, media.box), Found()
-    for scheme in image.KIND.schemes:
-        scene, views, shots = scenes.of(scheme), scenes.views(scheme), []
-        for shot, mask in draw_shots(scheme, scene, seed)[:_MOST_SHOTS]:
-            planes = mask.masked[0].numpy().reshape(-1, *scene.grid.shape[-2:])
-            token = None if mask.mask_token is None else mask.mask_token[0].numpy().reshape(planes.shape)[0]
+    scenes, found = views.make_image_scenes(media.video, media.box), Found()
+    for scheme in views.IMAGES.schemes:
+        scene, shots = scenes(scheme), []
+        for one in scene.draw_shots(scheme, seed)[:_MOST_SHOTS]:
+            planes = one.hidden.reshape(-1, *scene.grid.shape[-2:])
+            token = None if one.mask.mask_token is None else one.mask.mask_token[0].numpy().reshape(planes.shape)[0]
             shots += [
-                masked(views[(shot.view + i) % len(views)], plane, 112 // len(plane), token=token)
+                masked(scene.views[(one.shot.view + i) % len(scene.views)], plane, 112 // len(plane), token=token)
                 for i, plane in enumerate(planes)
             ]
         found[scheme.picture] = beside(shots)
-    spikes = [one.repeat(3, axis=0).repeat(3, axis=1) for one in image.dropped(scenes.frame, seed)]
+    whole, mae = media.video[-1:], scenes(_NAMED["mae"])
+    hidden = mae.draw(_NAMED["mae"].mask, seed).hidden
+    spikes = [one.repeat(3, axis=0).repeat(3, axis=1) for one in views.drop_elements(mae.views[0], seed)]
     found["target-spikes.webp"] = beside(spikes)
-    whole, grid = media.video[-1:], _NAMED["mae"].grid
-    hidden = draw_shot(_NAMED["mae"].mask, Shot(), scenes.of(_NAMED["mae"]), seed).masked[0].numpy().reshape(grid.shape)
     found["image.webp"] = beside([resize(whole, 70, 70)[0], masked(whole[0], hidden, 5)])
     if media.text is not None:
-        hidden, _ = pairs.draw_masks(cut_pieces(media.text, LENGTH), seed)
+        hidden, _ = draw_pair_masks(cut_pieces(media.text, LENGTH), seed)
         found["image-text.webp"] = masked(whole[0], hidden, 4)
     return found
 
 
 def _of_sound(speech: npt.NDArray[np.float32], clip: UInt8 | None, seed: int) -> Found:
     """The schemes of sounds, a sound, and a clip with its sound."""
-    scenes, shown = audio.draw_scenes_by_axes(speech), audio.draw_bands(speech)
-    found = Found()
-    for scheme in audio.KIND.schemes:
-        scene = scenes[scheme.grid.axes]
-        shots = [
-            masked(shown, audio.upright(_planes(one, scene), scene.grid), 8)
-            for one in draw_shots(scheme, scene, seed)[:_MOST_SHOTS]
-        ]
-        found[scheme.picture] = below(shots)
-    sound = _NAMED["audio-mae"]
-    scene = scenes[sound.grid.axes]
-    hidden = audio.upright(_planes((Shot(), draw_shot(sound.mask, Shot(), scene, seed)), scene), scene.grid)
+    scenes, found, sound = views.make_sound_scenes(speech), Found(), _NAMED["audio-mae"]
+    scene = scenes(sound)
+    shown = scene.views[0]
+    for scheme in views.SOUND.schemes:
+        shots = scenes(scheme).draw_shots(scheme, seed)[:_MOST_SHOTS]
+        found[scheme.picture] = below([masked(shown, one.hidden, 8) for one in shots])
+    hidden = scene.draw(sound.mask, seed).hidden
     found["audio.webp"] = masked(shown, hidden, 4)
     if clip is not None:
-        frames = video.make_scene(clip)
-        tube = draw_shot(Tube(ratio=0.9), Shot(), frames, seed).masked[0].numpy().reshape(frames.grid.shape)
+        tube = views.make_clip_scene(clip).draw(Tube(ratio=0.9), seed).hidden
         found["audiovisual.webp"] = below([_strip(clip[::4], tube[::2], 4), masked(shown, hidden, 4)])
     return found
 
@@ -390,8 +369,8 @@ def _of_walk(walk: Corridor, seed: int) -> UInt8:
     """Colours and depth of a walk, the same places hidden in both."""
     colours, depth = walk
     near = np.rint(255 * (1 - np.minimum(depth, _FAR_MM) / _FAR_MM)).astype(np.uint8)
-    scene = GalleryScene(grid=_NAMED["rgb-depth"].grid, paint=lambda drawn, grid: ())
-    hidden = draw_shot(_NAMED["rgb-depth"].mask, Shot(), scene, seed).masked[0].numpy().reshape(scene.grid.shape)
+    scene = GalleryScene(grid=_NAMED["rgb-depth"].grid, paint=lambda drawn: ())
+    hidden = scene.draw(_NAMED["rgb-depth"].mask, seed).hidden
     rows = (colours, near[..., None].repeat(3, axis=3))
     return below([beside([masked(one, plane, 4) for one in row]) for row, plane in zip(rows, hidden, strict=True)])
 

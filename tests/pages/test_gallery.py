@@ -12,13 +12,11 @@ from maskstream.modalities import MODALITIES
 from maskstream.pages.figures.card import WordPieces
 from maskstream.pages.figures.chart import draw_dots, lines
 from maskstream.pages.gallery import gallery, gallery_page, own_gallery
-from maskstream.pages.gallery.audio import COMPLEX_RATIO
-from maskstream.pages.gallery.image import SPIKES
 from maskstream.pages.gallery.page import list_gallery_sections
-from maskstream.pages.gallery.pairs import ENTRY as PAIR
-from maskstream.pages.gallery.scheme import CardText, count_facts, join_token_maps, sheet
+from maskstream.pages.gallery.scheme import CardText, DrawnMask, count_facts
 from maskstream.pages.gallery.solids import list_unique_edges, surface_points
-from maskstream.pages.gallery.text import cut, cut_pieces
+from maskstream.pages.gallery.text import PAIR, cut, cut_pieces
+from maskstream.pages.gallery.views import COMPLEX_RATIO, SPIKES, join_token_maps, sheet
 from maskstream.pipelines import masks
 from maskstream.shards.format.manifest import Manifest
 
@@ -151,7 +149,7 @@ def test_hidden_words_are_boxes_and_no_letters():
 def shown(*masks_of_a_card):
     """The facts of a card, each in one line."""
     grid = masks.TokenGrid.video(16, 224, 224)
-    facts = count_facts([mask.draw(grid, [np.random.default_rng(0)]) for mask in masks_of_a_card])
+    facts = count_facts([DrawnMask(mask=mask.draw(grid, [np.random.default_rng(0)])) for mask in masks_of_a_card])
     return [" ".join(filter(None, (fact.name, fact.value, fact.of, fact.note))) for fact in facts]
 
 

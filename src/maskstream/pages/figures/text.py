@@ -16,7 +16,7 @@ from maskstream.preprocess.encode.text.tokenizer import load_tokenizer
 from .card import Card, Fact, Facts, Figure, Picture, WordPieces, join_picture_row
 from .figures import MaskRow, received, sample_card
 from .image import ImageFigures
-from .pictures import encode_data_uri, make_darker, picture
+from .pictures import Bool, encode_data_uri, make_darker, picture
 from .words import plural
 
 Keys = tuple[tuple[str, str], ...]
@@ -25,6 +25,22 @@ HIDDEN = (("gone", "hidden"),)
 REPLACED = (("gone", "hidden"), ("random", "a random token"), ("same", "unchanged, but predicted"))
 PREDICTED = (("same", "predicted"), ("random", "predicted, and replaced by another token"))
 WITHIN = "##"
+
+
+def name_states(
+    hidden: Bool, tokens: npt.NDArray[np.integer], read: npt.NDArray[np.integer] | None, mask_id: int | None
+) -> tuple[npt.NDArray[np.str_], Keys]:
+    """Return the state of each token, "" for visible ones, and the names of the states.
+
+    Args:
+        hidden: Hidden tokens, bool (N,).
+        tokens: Ids of the tokens.
+        read: Ids that the encoder reads; None if hidden tokens are all masked.
+        mask_id: Id of [MASK].
+    """
+    if read is None:
+        return np.where(hidden, "gone", ""), HIDDEN
+    return np.select([~hidden, read == mask_id, read == tokens], ["", "gone", "same"], "random"), REPLACED
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,8 +85,9 @@ class TextFigures:
         tokens, length = batch.tokens[i].cpu().numpy(), int(batch.lengths[i])
         states, keys, mask, special = np.full(self.length, "", dtype="U8"), Keys(), None, []
         if batch.mask is not None:
-            states, keys = self._states(batch, i)
-            mask = MaskRow.of(batch.mask, i, slice(length))
+            mask, given = MaskRow.of(batch.mask, i, slice(length)), batch.mask.tokens
+            after = None if given is None else given[i].cpu().numpy()
+            states, keys = name_states(batch.mask.masked[i].cpu().numpy(), tokens, after, self.mask_id)
             count = int(((batch.words[i] < 0) & (batch.documents[i] >= 0)).sum())
             special = [Fact(name="Special tokens", value=f"{count:,}", of=f"of {length:,}")]
         read = tokens if batch.mask is None else batch.inputs[i].cpu().numpy()
@@ -97,16 +114,6 @@ class TextFigures:
             self._words(batch, i, np.where(hidden, after, before), states, PREDICTED, title="With the predictions"),
         )
         return Card(key=batch.key[i], words="", figures=figures)
-
-    def _states(self, batch: TextBatch, i: int) -> tuple[npt.NDArray[np.str_], Keys]:
-        """Return the state of each token, "" for visible ones, and the names of the states."""
-        assert batch.mask is not None
-        hidden = batch.mask.masked[i].cpu().numpy()
-        if batch.mask.tokens is None:
-            return np.where(hidden, "gone", ""), HIDDEN
-        before, after = batch.tokens[i].cpu().numpy(), batch.mask.tokens[i].cpu().numpy()
-        states = np.select([~hidden, after == self.mask_id, after == before], ["", "gone", "same"], "random")
-        return states, REPLACED
 
     def _words(
         self,

@@ -1,28 +1,44 @@
-"""Cards of the gallery: a scheme as declared in its file, drawn on real data with its axes; and images and maps of
-tokens.
-"""
+"""Cards of the gallery: a scheme as declared in its file, drawn on real data with its axes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.pages.figures.card import Card, Code, Drawing, Fact, Facts, Figure, Section
+from maskstream.pages.figures.card import Card, Code, Fact, Facts, Figure, Section
 from maskstream.pages.figures.figures import MaskRow, mask_facts
-from maskstream.pages.figures.pictures import draw_runs
+from maskstream.pages.figures.pictures import Bool
 from maskstream.pipelines.masks import SCHEMES, Cues, Draw, Mask, MaskBatch, PaperSchedule, Scheme, TokenGrid
 from maskstream.pipelines.masks.core import Shot
 from maskstream.pipelines.modalities.video.clip import VideoClip
 from maskstream.pipelines.modalities.video.data import video_loader
 from maskstream.pipelines.stream.rng import Place
 
-Drawn = tuple[Shot, MaskBatch]
-Paint = Callable[[Sequence[Drawn], TokenGrid], tuple[Figure, ...]]
+PLAIN = Shot()
+"""The first view at the beginning of a run."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DrawnMask:
+    """A mask of one sample, drawn for a shot of a scheme."""
+
+    mask: MaskBatch
+    shot: Shot = PLAIN
+
+    @property
+    def hidden(self) -> Bool:
+        """The hidden tokens on their grid; those of a spectrogram as in its image, the highest frequency first."""
+        axes, hidden = self.mask.grid.axes, self.mask.masked[0].numpy().reshape(self.mask.grid.shape)
+        if "freq" in axes:
+            return np.asarray((hidden if axes[0] == "freq" else hidden.T)[::-1])
+        return hidden
+
+
+Paint = Callable[[Sequence[DrawnMask]], tuple[Figure, ...]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,11 +96,38 @@ class GalleryScene:
         grid: Grid of the tokens.
         paint: Paints masks on the data.
         cues: Mask inputs; view v uses cues[v % len(cues)].
+        views: The images that masks are painted on, if the data are images.
     """
 
     grid: TokenGrid
     paint: Paint
     cues: tuple[Cues, ...] = (Cues(),)
+    views: tuple[npt.NDArray[np.uint8], ...] = ()
+
+    def draw(self, mask: Mask, seed: int, shot: Shot = PLAIN) -> DrawnMask:
+        """Draw the mask of one view, as a loader does.
+
+        Args:
+            mask: The mask.
+            seed: Seed of the loader.
+            shot: View, epoch and progress of the draw.
+        """
+        place = Place(progress=shot.progress, row=shot.row, rows=shot.rows)
+        draw = Draw.of(seed, shot.epoch, "gallery", shot.view, place, self.cues[shot.view % len(self.cues)])
+        return DrawnMask(mask=mask.draw(self.grid, [draw]), shot=shot)
+
+    def on_all(self, scheme: Scheme) -> GalleryScene:
+        """Return the same scene for every scheme."""
+        return self
+
+    def draw_shots(self, scheme: Scheme, seed: int) -> list[DrawnMask]:
+        """Draw each shot of a scheme with its mask.
+
+        Args:
+            scheme: The scheme.
+            seed: Seed of the loader.
+        """
+        return [self.draw(shot.mask or scheme.mask, seed, shot) for shot in scheme.shots]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,8 +146,8 @@ class GallerySection:
 
     title: str
     words: str
-    missing: str
-    needs: tuple[str, ...]
+    missing: str = ""
+    needs: tuple[str, ...] = ()
     axes: tuple[tuple[str, ...], ...] = ()
     scenes: Callable[[Media, int], Callable[[Scheme], GalleryScene]] | None = None
     more: Callable[[Media, int], Sequence[Card]] = lambda media, seed: ()
@@ -122,61 +165,20 @@ class GallerySection:
             seed: Seed of the masks.
         """
         cards: list[Card] = []
-        missing = self.missing
-        if all(getattr(media, name) is not None for name in self.needs):
-            missing = ""
+        if found := all(getattr(media, name) is not None for name in self.needs):
             if self.scenes is not None:
-                scene = self.scenes(media, seed)
-                cards += [draw_scheme_card(scheme, scene(scheme), seed) for scheme in self.schemes]
+                build = self.scenes(media, seed)
+                for scheme, scene in ((one, build(one)) for one in self.schemes):
+                    drawn = scene.draw_shots(scheme, seed)
+                    cards.append(CardText.of(scheme).card(scene.paint(drawn), count_facts(drawn)))
             cards += self.more(media, seed)
+        missing = "" if found else self.missing
         return Section(title=self.title, words=self.words, cards=tuple(cards), missing=missing, layout="columns")
 
 
-def constant(scene: GalleryScene) -> Callable[[Scheme], GalleryScene]:
-    """Return a function that returns the same scene for each scheme."""
-    return lambda scheme: scene
-
-
-def draw_scheme_card(scheme: Scheme, scene: GalleryScene, seed: int) -> Card:
-    """Draw the card of a scheme, with the masks of a loader with this seed.
-
-    Args:
-        scheme: The scheme.
-        scene: Data to draw it on.
-        seed: Seed of the loader.
-    """
-    drawn = draw_shots(scheme, scene, seed)
-    return CardText.of(scheme).card(scene.paint(drawn, scene.grid), count_facts([mask for _, mask in drawn]))
-
-
-def draw_shots(scheme: Scheme, scene: GalleryScene, seed: int) -> list[Drawn]:
-    """Draw each shot of a scheme with its mask.
-
-    Args:
-        scheme: The scheme.
-        scene: Data to draw it on.
-        seed: Seed of the loader.
-    """
-    return [(shot, draw_shot(shot.mask or scheme.mask, shot, scene, seed)) for shot in scheme.shots]
-
-
-def draw_shot(mask: Mask, shot: Shot, scene: GalleryScene, seed: int) -> MaskBatch:
-    """Draw the mask of one view of a scene.
-
-    Args:
-        mask: The mask.
-        shot: View, epoch and progress of the draw.
-        scene: Data to draw it on.
-        seed: Seed of the loader.
-    """
-    place = Place(progress=shot.progress, row=shot.row, rows=shot.rows)
-    cues = scene.cues[shot.view % len(scene.cues)]
-    return mask.draw(scene.grid, [Draw.of(seed, shot.epoch, "gallery", shot.view, place, cues)])
-
-
-def count_facts(masks: Sequence[MaskBatch]) -> tuple[Fact, ...]:
+def count_facts(drawn: Sequence[DrawnMask]) -> tuple[Fact, ...]:
     """Return the counts of a card's masks; if the masks differ, only the numbers of visible tokens."""
-    rows = [MaskRow.of(mask, 0) for mask in masks]
+    rows = [MaskRow.of(one.mask, 0) for one in drawn]
     if len(visible := [f"{one.visible:,}" for one in rows]) > 1 and len(set(visible)) > 1:
         words = f"{', '.join(visible[:-1])} and {visible[-1]}"
         return (Fact(name="Visible tokens", value=words, of=f"of {rows[0].masked.size:,}"),)
@@ -226,45 +228,3 @@ def first_clip(location: str | Path, seed: int = 0) -> npt.NDArray[np.uint8]:
     """
     loader = video_loader(location, clip=VideoClip(), batch_size=1, seed=seed, device="cpu", flow="none")
     return next(iter(loader)).video[0].numpy()
-
-
-Bool = npt.NDArray[np.bool_]
-Floats = npt.NDArray[np.floating[Any]]
-
-
-def sheet(planes: Bool, across: int) -> Bool:
-    """Arrange planes (n, h, w) in rows, with one empty line between them.
-
-    Args:
-        planes: The planes.
-        across: Number of planes in a row.
-    """
-    n, h, w = planes.shape
-    lines = -(-n // across)
-    out = np.zeros((lines * (h + 1) - 1, across * (w + 1) - 1), dtype=np.bool_)
-    for i, plane in enumerate(planes):
-        y, x = i // across * (h + 1), i % across * (w + 1)
-        out[y : y + h, x : x + w] = plane
-    return out
-
-
-def join_token_maps(layers: Sequence[tuple[str, Bool]], across: int, *, title: str, keys: Sequence[str]) -> Drawing:
-    """Join maps of tokens into one drawing.
-
-    Args:
-        layers: Class and flags (n, h, w) of each layer.
-        across: Number of maps in a row.
-        title: Title of the drawing.
-        keys: Names of the layers.
-    """
-    sheets = [(name, sheet(planes, across)) for name, planes in layers]
-    height, width = sheets[0][1].shape
-    return Drawing(
-        paths=tuple((name, draw_runs(flags)) for name, flags in sheets),
-        width=width,
-        height=height,
-        alt=title,
-        title=title,
-        crisp=True,
-        keys=tuple(zip((name for name, _ in layers), keys, strict=True)),
-    )

@@ -1,4 +1,4 @@
-"""Schemes for point clouds and meshes, drawn as samples of splits are."""
+"""Schemes for points, meshes and skeletons, drawn on the surfaces of solids and on a motion capture."""
 
 from collections.abc import Callable, Sequence
 
@@ -11,14 +11,17 @@ from maskstream.pages.figures.figures import MaskRow
 from maskstream.pages.figures.mesh import draw_graph
 from maskstream.pages.figures.pictures import picture
 from maskstream.pages.figures.points import draw_voxels
+from maskstream.pages.figures.pose import skeletons
 from maskstream.pipelines.masks import Cues, Scheme, TokenGrid, submesh
 from maskstream.pipelines.modalities.points.tokens import VoxelTokens, find_occupied_tokens
+from maskstream.shards.media.h36m import JOINTS
 
-from .scheme import Drawn, GalleryScene, GallerySection, Media, Mesh
+from .scheme import DrawnMask, GalleryScene, GallerySection, Media, Mesh
 
 TOKENS, POINTS, SIDE_PX = VoxelTokens(resolution=64, patch=4), 2048, 420
 FEET = 6
 """The type of the nodes of the feet."""
+SHOWN, STEP, FIRST = 12, 12, 60
 
 
 def surface_points(mesh: Mesh, n: int, rng: np.random.Generator) -> npt.NDArray[np.float32]:
@@ -39,7 +42,7 @@ def surface_points(mesh: Mesh, n: int, rng: np.random.Generator) -> npt.NDArray[
 
 def list_unique_edges(faces: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
     """Return the edges of triangles, each once: int64 (2, E)."""
-    pairs = np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), axis=1)
+    pairs = np.sort(faces[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), axis=1)
     return np.unique(pairs, axis=0).T.astype(np.int64)
 
 
@@ -53,8 +56,8 @@ def make_cloud_scene(plane: Mesh, seed: int) -> GalleryScene:
     points = surface_points(plane, POINTS, np.random.default_rng(seed))
     occupied = find_occupied_tokens(torch.from_numpy(points)[None], TOKENS.resolution, TOKENS.patch)[0].numpy()
 
-    def paint(drawn: Sequence[Drawn], grid: TokenGrid) -> tuple[Figure, ...]:
-        return draw_voxels(points, MaskRow.of(drawn[0][1], 0), TOKENS, "an airplane")[0][-1:]
+    def paint(drawn: Sequence[DrawnMask]) -> tuple[Figure, ...]:
+        return draw_voxels(points, MaskRow.of(drawn[0].mask, 0), TOKENS, "an airplane")[0][-1:]
 
     return GalleryScene(grid=TOKENS.grid, cues=(Cues(occupied=occupied),), paint=paint)
 
@@ -64,8 +67,8 @@ def make_mesh_scene(animal: Mesh) -> GalleryScene:
     vertices, edges = animal[0], list_unique_edges(animal[1])
     kinds = np.where(vertices[:, 1] < np.percentile(vertices[:, 1], 7), FEET, 0).astype(np.int64)
 
-    def paint(drawn: Sequence[Drawn], grid: TokenGrid) -> tuple[Figure, ...]:
-        masked = drawn[0][1].masked[0].numpy()
+    def paint(drawn: Sequence[DrawnMask]) -> tuple[Figure, ...]:
+        masked = drawn[0].hidden
         left = np.isin(np.arange(edges.shape[1]), submesh(masked, edges).kept)
         pixels = draw_graph(vertices[:, [2, 0, 1]], edges, masked, left, side_px=SIDE_PX)
         words = f"{left.sum():,} of {left.size:,} edges keep both ends."
@@ -75,19 +78,38 @@ def make_mesh_scene(animal: Mesh) -> GalleryScene:
     return GalleryScene(grid=grid, cues=(Cues(kinds=kinds),), paint=paint)
 
 
-def _draw_scenes(media: Media, seed: int) -> Callable[[Scheme], GalleryScene]:
+def make_skeleton_scene(walk: npt.NDArray[np.float32]) -> GalleryScene:
+    """Return frames of the capture side by side."""
+    poses = walk[FIRST : FIRST + SHOWN * STEP : STEP]
+    flat = np.stack([poses[:, :1, 1] - poses[..., 1], -poses[..., 2]], axis=-1)
+    return GalleryScene(
+        grid=TokenGrid(axes=("frame", "joint"), shape=(SHOWN, len(JOINTS)), patch=(1, 1)),
+        paint=lambda drawn: tuple(skeletons(flat, hidden=one.hidden, title=one.shot.caption) for one in drawn),
+    )
+
+
+def _make_solid_scenes(media: Media, seed: int) -> Callable[[Scheme], GalleryScene]:
     assert media.plane is not None
     assert media.animal is not None
     cloud, mesh = make_cloud_scene(media.plane, seed), make_mesh_scene(media.animal)
     return lambda scheme: mesh if scheme.grid.axes == ("node",) else cloud
 
 
-KIND = GallerySection(
+CLOUDS = GallerySection(
     title="Points and meshes",
     words="2048 points from the surface of an airplane in 64 x 64 x 64 voxels, 16 x 16 x 16 tokens of 4 x 4 x 4; "
     "and the 486 nodes of the mesh of an ant, whose feet are the nodes of type 6.",
     missing="mesh",
     needs=("plane", "animal"),
     axes=(("x", "y", "z"), ("node",)),
-    scenes=_draw_scenes,
+    scenes=_make_solid_scenes,
+)
+SKELETONS = GallerySection(
+    title="Skeletons",
+    words="Motion capture of a person who kneels down: 12 frames, 0.4 s apart, of 17 joints in Human3.6M's order. "
+    "Large dots are visible to the encoder.",
+    missing="motion capture",
+    needs=("walk",),
+    axes=(("frame", "joint"),),
+    scenes=lambda media, seed: make_skeleton_scene(np.asarray(media.walk)).on_all,
 )

@@ -1,4 +1,4 @@
-"""Schemes for text, drawn on the opening of a story."""
+"""Schemes for text, drawn on the opening of a story, and for an image with a text."""
 
 import math
 import re
@@ -10,11 +10,26 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.pages.figures.card import Drawing, Figure, WordPieces
-from maskstream.pages.figures.pictures import draw_runs
-from maskstream.pipelines.masks import SPECIAL, Cues, Draw, Scheme, TextMaskBatch, TokenGrid, TopScores
+from maskstream.pages.figures.card import Card, Drawing, Figure, WordPieces, join_picture_row
+from maskstream.pages.figures.pictures import Bool, draw_masked_picture, draw_runs, resize
+from maskstream.pages.figures.text import name_states
+from maskstream.pipelines.masks import (
+    SPECIAL,
+    Cues,
+    Draw,
+    Joint,
+    Padded,
+    Random,
+    Scheme,
+    TextMaskBatch,
+    TokenGrid,
+    TopScores,
+    WholeWords,
+)
+from maskstream.pipelines.masks.core.scheme import format_call, square
+from maskstream.pipelines.stream.rng import Place
 
-from .scheme import Drawn, GalleryScene, GallerySection, Media, Paint
+from .scheme import CardText, DrawnMask, GalleryScene, GallerySection, Media, Paint
 
 LONGEST = 5
 """Letters of a piece: longer words are cut into equal parts. A stand-in for a vocabulary of word pieces."""
@@ -98,25 +113,26 @@ LENGTH = 72
 MASK_ID = 103
 
 
-def draw_scenes_by_name(text: str) -> dict[str, GalleryScene]:
-    """Return the text, its first sentence with marked subject and object, and the levels of a score: rare and long
-    words.
+def make_text_scenes(text: str) -> Callable[[Scheme], GalleryScene]:
+    """Return a function that builds the scene of a scheme: the text, its first sentence with marked subject and object,
+    or the levels of a score: rare and long words.
     """
     pieces, phrase = cut_pieces(text, LENGTH), cut_pieces(text, 14)
-    first = pieces.cues
-    level = TopScores(ratio=0.1).hide(pieces.grid, Draw(rng=np.random.default_rng(0), cues=first))
-    second = replace(first, hidden=level)
+    level = TopScores(ratio=0.1).hide(pieces.grid, Draw(rng=np.random.default_rng(0), cues=pieces.cues))
     marked = np.array([2.0 * (p in ("Sher", "lock")) + (p == "woman") for p in phrase.text], np.float32)
-    return {
-        "": GalleryScene(grid=pieces.grid, cues=(pieces.cues,), paint=make_painter(pieces)),
+    scenes = {
+        "": GalleryScene(grid=pieces.grid, cues=(pieces.cues,), paint=paint_pieces(pieces)),
         "phrase": GalleryScene(
-            grid=phrase.grid, cues=(replace(phrase.cues, scores=marked),), paint=make_painter(phrase, marked > 0)
+            grid=phrase.grid, cues=(replace(phrase.cues, scores=marked),), paint=paint_pieces(phrase, marked > 0)
         ),
-        "levels": GalleryScene(grid=pieces.grid, cues=(first, second), paint=make_painter(pieces)),
+        "levels": GalleryScene(
+            grid=pieces.grid, cues=(pieces.cues, replace(pieces.cues, hidden=level)), paint=paint_pieces(pieces)
+        ),
     }
+    return lambda scheme: scenes[scheme.scene]
 
 
-def make_painter(pieces: Pieces, marked: npt.NDArray[np.bool_] | None = None) -> Paint:
+def paint_pieces(pieces: Pieces, marked: Bool | None = None) -> Paint:
     """Return a function that paints masks on the text, and the attention matrix of the decoder if there is one.
 
     Args:
@@ -124,16 +140,14 @@ def make_painter(pieces: Pieces, marked: npt.NDArray[np.bool_] | None = None) ->
         marked: Pieces to mark.
     """
 
-    def paint(drawn: Sequence[Drawn], grid: TokenGrid) -> tuple[Figure, ...]:
+    def paint(drawn: Sequence[DrawnMask]) -> tuple[Figure, ...]:
         panels: list[Figure] = []
-        for shot, mask in drawn:
-            hidden = mask.masked[0].numpy()
-            of_text = mask if isinstance(mask, TextMaskBatch) else None
-            tokens = None if of_text is None or of_text.tokens is None else of_text.tokens[0].numpy()
-            title = shot.caption and f"{shot.caption}: {int(hidden.sum())} hidden"
-            panels.append(words(pieces, hidden, tokens, title, marked))
-            if of_text is not None and of_text.attend is not None:
-                panels.append(matrix(of_text.attend[0].numpy()))
+        for one in drawn:
+            mask, title = one.mask, one.shot.caption and f"{one.shot.caption}: {int(one.hidden.sum())} hidden"
+            tokens, attend = (mask.tokens, mask.attend) if isinstance(mask, TextMaskBatch) else (None, None)
+            panels.append(words(pieces, one.hidden, None if tokens is None else tokens[0].numpy(), title, marked))
+            if attend is not None:
+                panels.append(matrix(attend[0].numpy()))
         return tuple(panels)
 
     return paint
@@ -141,10 +155,10 @@ def make_painter(pieces: Pieces, marked: npt.NDArray[np.bool_] | None = None) ->
 
 def words(
     pieces: Pieces,
-    hidden: npt.NDArray[np.bool_],
+    hidden: Bool,
     tokens: npt.NDArray[np.int64] | None = None,
     title: str = "",
-    marked: npt.NDArray[np.bool_] | None = None,
+    marked: Bool | None = None,
 ) -> WordPieces:
     """Return the text with its hidden pieces marked, or replaced by the tokens that the encoder reads.
 
@@ -155,38 +169,17 @@ def words(
         title: Title of the figure.
         marked: Pieces to mark.
     """
-    original = pieces.cues.tokens
+    states, keys = name_states(hidden, np.asarray(pieces.cues.tokens), tokens, MASK_ID)
     shown = []
-    for i, (piece, spaced) in enumerate(zip(pieces.text, pieces.spaced, strict=True)):
-        text, state = piece, "special" if piece in ("[CLS]", "[SEP]") else ""
-        if hidden[i] and tokens is None:
-            state = "gone"
-        elif hidden[i] and tokens is not None and original is not None:
-            text, state = replaced(piece, int(original[i]), int(tokens[i]), pieces.vocabulary)
-        if marked is not None and marked[i]:
-            state += " first"
-        shown.append((text, state, spaced))
-    keys: tuple[tuple[str, str], ...] = (("gone", "hidden"),)
-    if tokens is not None:
-        keys = (("gone", "[MASK]"), ("random", "a random token"), ("same", "unchanged, but predicted"))
+    for i, piece in enumerate(pieces.text):
+        state = str(states[i]) or ("special" if piece in ("[CLS]", "[SEP]") else "")
+        if tokens is not None and state == "random":
+            piece = pieces.vocabulary[int(tokens[i]) % len(pieces.vocabulary)]
+        shown.append((piece, f"{state} first" if marked is not None and marked[i] else state, pieces.spaced[i]))
     return WordPieces(pieces=tuple(shown), title=title, keys=keys)
 
 
-def replaced(piece: str, before: int, after: int, vocabulary: tuple[str, ...]) -> tuple[str, str]:
-    """Return the text and the class of a piece whose id was replaced.
-
-    Args:
-        piece: Text of the piece.
-        before: Original id.
-        after: New id.
-        vocabulary: Text of each id.
-    """
-    if after == MASK_ID:
-        return piece, "gone"
-    return (piece, "same") if after == before else (vocabulary[after % len(vocabulary)], "random")
-
-
-def matrix(attend: npt.NDArray[np.bool_]) -> Drawing:
+def matrix(attend: Bool) -> Drawing:
     """Draw the positions (columns) that each position of the decoder (rows) attends to."""
     n = len(attend)
     return Drawing(
@@ -200,12 +193,7 @@ def matrix(attend: npt.NDArray[np.bool_]) -> Drawing:
     )
 
 
-def _draw_scenes(media: Media, seed: int) -> Callable[[Scheme], GalleryScene]:
-    scenes = draw_scenes_by_name(str(media.text))
-    return lambda scheme: scenes[scheme.scene]
-
-
-KIND = GallerySection(
+TEXT = GallerySection(
     title="Text",
     words="The opening of A Scandal in Bohemia, 72 pieces with [CLS] and [SEP]. As a stand-in for a vocabulary, words "
     "of more than five letters are cut into equal parts. Scores are high for rare and long words. A marked "
@@ -213,5 +201,45 @@ KIND = GallerySection(
     missing="text",
     needs=("text",),
     axes=(("token",),),
-    scenes=_draw_scenes,
+    scenes=lambda media, seed: make_text_scenes(str(media.text)),
+)
+
+MASK = Joint(parts={"image": Random(ratio=0.75), "text": Padded(mask=WholeWords(ratio=0.15))})
+PAIR = CardText(
+    title="Image and text",
+    source="M3AE",
+    note="The mask hides three quarters of the image, and 15 % of the text in whole words.",
+    call="masks.Joint(parts={" + ", ".join(f'"{k}": {format_call(m)}' for k, m in MASK.parts.items()) + "})",
+)
+
+
+def draw_pair_masks(pieces: Pieces, seed: int) -> tuple[Bool, Bool]:
+    """Return the hidden patches of the image (18, 18) and the hidden pieces of the text (N,).
+
+    Args:
+        pieces: Pieces of the text.
+        seed: Seed of the masks.
+    """
+    grid, cues = square(18), {"image": Cues(), "text": pieces.cues}
+    draws = {part: [Draw.of(seed, 0, "gallery", 0, Place(), own, part=part)] for part, own in cues.items()}
+    masks = MASK.draw({"image": grid, "text": pieces.grid}, draws)
+    image, text = (DrawnMask(mask=masks[part]).hidden for part in cues)
+    return image, text
+
+
+def _draw_pair(media: Media, seed: int) -> list[Card]:
+    """Draw both parts of one sample, masked."""
+    frame, pieces = resize(np.asarray(media.video)[-1:], 288, 288)[0], cut_pieces(str(media.text), LENGTH)
+    image, text = draw_pair_masks(pieces, seed)
+    title = f"{int((~image).sum())} of {image.size} patches visible, {int(text.sum())} pieces hidden"
+    row = join_picture_row(draw_masked_picture(frame, image, "picture"), across=2, title=title)
+    return [PAIR.card([row, words(pieces, text)])]
+
+
+PAIRS = GallerySection(
+    title="Image and text",
+    words="An image in 18 x 18 patches and a text, as one sample: each part has a separate grid and mask.",
+    missing="image or no text",
+    needs=("video", "text"),
+    more=_draw_pair,
 )
