@@ -122,7 +122,7 @@ def publish_samples(
     info: Json,
     samples: SampleTable,
     rejects: Sequence[Reject] | None = None,
-    erasure: int | None = None,
+    erasure: int = 0,
 ) -> Json:
     """Write the files with the samples of a version, and return its description with these files and counts.
 
@@ -133,7 +133,7 @@ def publish_samples(
         info: Description of the version, with the files of the version before.
         samples: Samples of the version.
         rejects: Rejects of the version; None keeps those in `info`.
-        erasure: Number of the version for which an earlier version is rewritten; 0 if none is.
+        erasure: Number of the version for which an earlier version is rewritten; 0 for none.
     """
     curated, removed = samples.find(Kept.CURATED), samples.removed
     found = {} if rejects is None else {REJECTS: encode_parquet(build_rejects_table(rejects))}

@@ -181,38 +181,106 @@ def probe(path: Path, damage: Damage = "reject") -> SourceFacts:
     """
     with open_video(path) as (container, stream):
         n_expected = len(stream.index_entries) if "mov" in container.format.name else 0
-        packets: list[tuple[int | None, bool]] = []
-        hidden: set[int] = set()
-        n_packets, end_s, broken = 0, 0.0, False
-        try:
-            for packet in read_packets(container, *container.streams):
-                end_s = max(end_s, _find_end_s(packet))
-                is_empty = not packet.size and packet.pts is None and packet.dts is None
-                if packet.stream_index != stream.index or is_empty:
-                    continue
-                if packet.is_corrupt and damage == "reject":
-                    raise RejectError("decode", _explain_truncated(n_packets, n_expected, "a packet is incomplete"))
-                broken = broken or packet.is_corrupt
-                n_packets += 1
-                if packet.is_discard:
-                    hidden.add(len(packets))
-                if packet.size:
-                    packets.append((packet.pts, packet.is_keyframe))
-        except av.FFmpegError as error:
-            if damage == "reject":
-                raise RejectError("decode", _explain_truncated(n_packets, n_expected, explain(error))) from error
-            broken = True
+        packets = _Packets(n_expected)
+        packets.read(container, stream, container.streams, damage)
         if damage == "reject":
-            check_length(container, n_packets, n_expected, end_s)
-        shown = [packets[n][0] for n in select_decodable(packets) if n not in hidden]
+            check_length(container, packets.n_read, n_expected, packets.end_s)
+        shown = packets.list_shown()
         if not shown:
             raise RejectError("decode", "has a video stream without frames")
         facts = _facts(stream, shown)
         length_s = 0.0 if container.duration is None else container.duration / av.time_base
-        if not (broken or n_packets < n_expected or end_s < 0.98 * length_s - 0.25):
+        if not (packets.is_broken or packets.n_read < n_expected or packets.end_s < 0.98 * length_s - 0.25):
             return replace(facts, n_expected=len(shown))
         timed = round(length_s * facts.average_rate) if set(_TIMED_FORMATS) & {*container.format.name.split(",")} else 0
         return replace(facts, n_expected=max(len(shown), n_expected, timed, stream.frames))
+
+
+@dataclass(slots=True)
+class _Packets:
+    """The packets of a video stream, as far as they were read.
+
+    Attributes:
+        n_expected: Number of packets that the file declares; 0 if unknown.
+        listed: Time stamp of each packet with data, and whether it is a keyframe, in decoding order.
+        hidden: Numbers of those that are not displayed.
+        n_read: Number of packets, including those without data.
+        end_s: Latest end of a packet of any read stream, in seconds.
+        is_broken: Whether a packet is damaged or cannot be read.
+        has_end: Whether the last packet was read.
+    """
+
+    n_expected: int = 0
+    listed: list[tuple[int | None, bool]] = field(default_factory=list)
+    hidden: set[int] = field(default_factory=set)
+    n_read: int = 0
+    end_s: float = 0.0
+    is_broken: bool = False
+    has_end: bool = True
+
+    def read(
+        self,
+        container: InputContainer,
+        stream: VideoStream,
+        streams: Iterable[Stream],
+        damage: Damage,
+        begin: int | None = None,
+        stop: int | None = None,
+    ) -> None:
+        """Read the packets of `streams`, among them the video `stream`.
+
+        Args:
+            container: Open file.
+            stream: Video stream.
+            streams: Streams to read.
+            damage: How to treat damage.
+            begin: Time stamp whose keyframe is sought first; if reading from there fails, the list stays
+                empty.
+            stop: Time stamp at which reading stops.
+
+        Raises:
+            RejectError: A packet is damaged, and `damage` is "reject".
+        """
+        try:
+            if begin is not None:
+                container.seek(begin, stream=stream, backward=True)
+            for packet in read_packets(container, *streams):
+                self.end_s = max(self.end_s, _find_end_s(packet))
+                if packet.stream_index != stream.index or not (packet.size or _is_repeat(packet)):
+                    continue
+                if packet.is_corrupt and damage == "reject":
+                    raise self._make_error("a packet is incomplete")
+                self.is_broken |= packet.is_corrupt
+                if stop is not None and packet.size and packet.dts is not None and packet.dts >= stop:
+                    self.has_end = False  # all later packets are displayed even later
+                    return
+                self.n_read += 1
+                if packet.is_discard:
+                    self.hidden.add(len(self.listed))
+                if packet.size:
+                    self.listed.append((packet.pts, packet.is_keyframe))
+        except av.FFmpegError as error:
+            if begin is not None:
+                self.listed.clear()
+            elif damage == "reject":
+                raise self._make_error(explain(error)) from error
+            self.is_broken = True
+
+    def _make_error(self, why: str) -> RejectError:
+        return RejectError("decode", _explain_truncated(self.n_read, self.n_expected, why))
+
+    def list_shown(self) -> list[int | None]:
+        """List the time stamps of the packets that can be decoded and are displayed."""
+        return [self.listed[n][0] for n in select_decodable(self.listed) if n not in self.hidden]
+
+    def list_stamps(self, stop: int | None) -> list[int]:
+        """List the ascending time stamps of these packets before `stop`."""
+        return sorted(pts for pts in self.list_shown() if pts is not None and (stop is None or pts < stop))
+
+    def begins_before(self, begin: int) -> bool:
+        """Return whether the first packet is a keyframe displayed at `begin` or earlier."""
+        pts, is_keyframe = self.listed[0] if self.listed else (None, False)
+        return is_keyframe and pts is not None and pts <= begin
 
 
 def _find_end_s(packet: Packet[Stream]) -> float:
@@ -445,35 +513,32 @@ def found_part(
     unit, origin = stream.time_base or Fraction(1, av.time_base), Fraction(container.start_time or 0, av.time_base)
     begin = ceil((origin + Fraction(span.start_s) - ROUNDING_S) / unit)
     stop = None if span.stop_s is None else ceil((origin + Fraction(span.stop_s) - ROUNDING_S) / unit)
-    packets, hidden, ended = _read_part_packets(container, stream, damage, begin if seeks else None, stop)
-    if seeks and not _begins_before(packets, begin):
+    packets = _Packets()
+    packets.read(container, stream, [stream], damage, begin if seeks else None, stop)
+    if seeks and not packets.begins_before(begin):
         return None
-    shown = [packets[n][0] for n in select_decodable(packets) if n not in hidden]
+    shown = packets.list_shown()
     if None in shown:
         return None if seeks else _numbered(_facts(stream, shown), span)
-    stamps = sorted(pts for pts in shown if pts is not None and (stop is None or pts < stop))
-    if not stamps:
-        raise RejectError("check", f"has no frames in the part from {span}")
+    stamps = packets.list_stamps(stop)
+    _check_any(stamps, span)
     facts = _facts(stream, [*stamps])
     if facts.variable:  # a part has the frame rate of the whole file
         facts = probe(path, damage)
-    if ended:
+    if packets.has_end:
         span.check_end(float(stamps[-1] * unit + facts.last_interval - origin))
     inside = _select_stamps(stamps, begin, ROUNDING_S / unit if facts.variable else inf)
-    if not inside:
-        raise RejectError("check", f"has no frames in the part from {span}")
-    if facts.variable and not ended and stop is not None:
+    _check_any(inside, span)
+    if facts.variable and not packets.has_end and stop is not None:
         facts = replace(facts, last_interval=(stop - max(inside[-1], begin)) * unit)
     facts = replace(facts, n_frames=len(inside), n_expected=len(inside))
     return Part(facts=facts, first=inside[0], begin=max(inside[0], begin), stop=stop)
 
 
-def _begins_before(packets: Sequence[tuple[int | None, bool]], begin: int) -> bool:
-    """Return whether the first packet is a keyframe displayed at `begin` or earlier."""
-    if not packets:
-        return False
-    pts, is_keyframe = packets[0]
-    return is_keyframe and pts is not None and pts <= begin
+def _check_any(frames: Sequence[int], span: Span) -> None:
+    """Raise RejectError if a part has no frames."""
+    if not frames:
+        raise RejectError("check", f"has no frames in the part from {span}")
 
 
 def _select_stamps(stamps: Sequence[int], begin: int, tolerance: Fraction | float) -> list[int]:
@@ -487,35 +552,6 @@ def _select_stamps(stamps: Sequence[int], begin: int, tolerance: Fraction | floa
     return list(stamps[at:])
 
 
-def _read_part_packets(
-    container: InputContainer, stream: VideoStream, damage: Damage, begin: int | None, stop: int | None
-) -> tuple[list[tuple[int | None, bool]], set[int], bool]:
-    """Time stamp of each packet and whether it is a keyframe, the numbers of those that are hidden, and whether the
-    last one is there. `begin`: a time stamp before which the first keyframe lies, `stop`: all before it are there.
-    """
-    packets: list[tuple[int | None, bool]] = []
-    hidden: set[int] = set()
-    try:
-        if begin is not None:
-            container.seek(begin, stream=stream, backward=True)
-        for packet in read_packets(container, stream):
-            if packet.is_corrupt and damage == "reject":
-                raise RejectError("decode", _explain_truncated(len(packets), 0, "a packet is incomplete"))
-            if not packet.size:
-                continue
-            if stop is not None and packet.dts is not None and packet.dts >= stop:
-                return packets, hidden, False  # all later packets are displayed even later
-            if packet.is_discard:
-                hidden.add(len(packets))
-            packets.append((packet.pts, packet.is_keyframe))
-    except av.FFmpegError as error:
-        if begin is not None:
-            return [], hidden, True
-        if damage == "reject":
-            raise RejectError("decode", _explain_truncated(len(packets), 0, explain(error))) from error
-    return packets, hidden, True
-
-
 def _numbered(facts: SourceFacts, span: Span) -> Part:
     """The part of a video at a constant rate whose frames have no time stamps."""
     span.check_end(float(facts.n_frames / facts.rate))
@@ -523,8 +559,7 @@ def _numbered(facts: SourceFacts, span: Span) -> Part:
     stop = facts.n_frames
     if span.stop_s is not None:
         stop = min(stop, ceil((Fraction(span.stop_s) - ROUNDING_S) * facts.rate))
-    if first >= stop:
-        raise RejectError("check", f"has no frames in the part from {span}")
+    _check_any(range(first, stop), span)
     return Part(facts=replace(facts, n_frames=stop - first, n_expected=stop - first), window=(first, stop))
 
 

@@ -215,18 +215,12 @@ def replay(
         from maskstream.pages.replay import ALL_RANKS, write_replay
         from maskstream.pipelines.modalities.mixture import list_manifests
         from maskstream.train.core.metrics import read_metrics
-        from maskstream.train.core.replay import UNRECORDED, find_worst_steps
+        from maskstream.train.core.replay import UNRECORDED
         from maskstream.train.core.replay import replay as made_again
         from maskstream.train.core.sample_losses import worst_samples
 
         metrics = read_metrics(run / "metrics.jsonl")
-        if worst and not metrics:
-            raise ValueError(
-                f"{run} has no metrics.jsonl with a step in it, so no loss stands out; choose a step with --step"
-            )
-        chosen = list(dict.fromkeys([*step, *(one.step for one, _ in find_worst_steps(metrics, worst))]))
-        if not chosen:
-            raise ValueError("choose a step with --step, or select steps with --worst")
+        chosen = _choose_steps(run, step, worst, metrics)
         largest = worst_samples(run, worst) if rank is None else []
         wanted = dict.fromkeys([*chosen, *(one for one, _, _ in largest)])
         places = data[0] if len(data) == 1 else data or None
@@ -253,6 +247,20 @@ def replay(
     lines += [f"loss {one['loss']:.4g} in step {one['step']}: {one['key'] or one['gone']}" for one in samples_seen]
     lines += [UNRECORDED] if not all(one.recorded for one in made.values()) else []
     tell({"page": str(page), "steps": steps, "worst_samples": samples_seen}, [*lines, f"wrote {page}"], as_json)
+
+
+def _choose_steps(run: Path, steps: Sequence[int], worst: int, metrics: Sequence[StepMetrics]) -> list[int]:
+    """Return the given steps of a run, then the `worst` ones. Raises ValueError if none is chosen."""
+    from maskstream.train.core.replay import find_worst_steps
+
+    if worst and not metrics:
+        raise ValueError(
+            f"{run} has no metrics.jsonl with a step in it, so no loss stands out; choose a step with --step"
+        )
+    chosen = list(dict.fromkeys([*steps, *(one.step for one, _ in find_worst_steps(metrics, worst))]))
+    if not chosen:
+        raise ValueError("choose a step with --step, or select steps with --worst")
+    return chosen
 
 
 def _describe_step(step: ReplayedStep, metrics: StepMetrics | None) -> dict[str, Any]:
