@@ -115,7 +115,7 @@ def test_shards_that_do_not_fit_are_not(
     manifest = Manifest.open(open_store(kind[1], cache))
     with caplog.at_level(logging.INFO):
         assert filled(manifest, cache, lanes=1, rank=0, world_size=1) is None
-    assert "so only what is read is kept" in caplog.text
+    assert "so only the bytes that are read are cached" in caplog.text
 
 
 def test_one_process_of_a_node_fills(

@@ -253,7 +253,7 @@ def test_scenes_come_back_and_other_forms_are_refused() -> None:
         broken[place] = value
         with pytest.raises(Mp4Error, match="the scenes of a GOP have version"):
             gop_notes(memoryview(broken), 64, 64)
-    with pytest.raises(Mp4Error, match="20 bytes, less than the 24"):
+    with pytest.raises(Mp4Error, match="20 bytes, but their header alone has 24"):
         gop_notes(memoryview(note_box(pack_starts(0, [])[:20])), 64, 64)
 
 

@@ -52,7 +52,10 @@ TWO: list[dict[str, Any]] = [{"data": "a/train"}, {"data": "b/train"}]
         ([TWO[0], TWO[1] | {"weight": "3"}], "sources.1.weight: expected int or float or Schedule or BySize"),
         ([TWO[0], TWO[1] | {"weights": 3}], "no field 'weights', did you mean 'weight'"),
         ([TWO[0], TWO[1] | {"weight": {"kind": "Linar"}}], "did you mean 'Linear'"),
-        ([TWO[0], TWO[1] | {"weight": {"kind": "this:x"}}], "data refer to the kind 'this:x'; only your own"),
+        (
+            [TWO[0], TWO[1] | {"weight": {"kind": "this:x"}}],
+            "data refers to the class 'this:x'; only commands and configs that you write yourself",
+        ),
         ([TWO[0], TWO[1] | {"epochs": 10**400}], "sources.1.epochs: expected float or null"),
         (
             [TWO[0], TWO[1] | {"weight": {"kind": "Linear", "start": 10**400, "end": 1}}],
@@ -96,7 +99,7 @@ def test_a_file_imports_nothing(tmp_path: Path) -> None:
     path = tmp_path / "mixture.json"
     path.write_text(json.dumps({"sources": [TWO[0], TWO[1] | {"weight": {"kind": "this:x"}}]}))
     sys.modules.pop("this", None)
-    with pytest.raises(ValueError, match="data refer to the kind 'this:x'"):
+    with pytest.raises(ValueError, match="data refers to the class 'this:x'"):
         DataMixture.read(path)
     assert "this" not in sys.modules
 

@@ -76,7 +76,7 @@ def made_up(*, threads=4, wait=10.0, consumer=0.0, samples=100, **stages):
         (made_up(read=(25, 8), decode=(14, 5)), "Other work limits: the loader's threads get a core 33%"),
         (made_up(wait=0.4, consumer=9.6, decode=(9, 8)), "The consumer limits: it waits for data 4%"),
         (made_up(decode=(38, 12)), "Other work limits: the loader's threads get a core 32%"),
-        (made_up(threads=2, decode=(19, 18)), "Too few threads limit: 2 of them for 4 cores"),
+        (made_up(threads=2, decode=(19, 18)), "The number of threads limits: 2 for 4 cores"),
         (made_up(decode=(9, 8), collate=(9, 8)), "Joining batches limits: it takes 90% of the time"),
         (made_up(decode=(9, 8), collate=(1, 1), finish=(9, 2)), "Finishing batches limits: it takes 90% of the time"),
         (made_up(decode=(9, 8), collate=(1, 1)), "The threads are idle 78% of the time"),

@@ -177,7 +177,10 @@ def test_what_is_not_doubtful_is_read(tmp_path, text):
         ("path,start,end\na.mp4,1,2\na.mp4,1.0,2\n", "line 3 has the same part 'a.mp4:1-2' as line 2. Remove one"),
         ("path,key\na.mp4,k\nb.mp4,k\n", "line 3 has the same key 'k' as line 2. Remove one of them"),
         ("path,label\na.mp4,1048576\n", "line 2 has the label '1048576', which is not a whole number from 0 to"),
-        ("path\nhttps://x.org/a.mp4\n", "line 2 has the path 'https://x.org/a.mp4', a URL. Lists contain paths"),
+        (
+            "path\nhttps://x.org/a.mp4\n",
+            "line 2 has the path 'https://x.org/a.mp4', which is a URL. Lists contain paths",
+        ),
         ("path,labels\na.mp4,[1\n", "line 2 has the labels '[1', which begin like a JSON list but are not valid JSON"),
     ],
 )

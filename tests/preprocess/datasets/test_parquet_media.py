@@ -226,7 +226,7 @@ def test_a_group_that_unpacks_to_much_is_not_unpacked(tmp_path, monkeypatch):
     big = bytes(1 << 18)
     listed(tmp_path / "raw", image=[picture(0), *[big] * 40], label=[0] * 41)
     rows = ParquetRows(tmp_path / "raw/train.parquet", tmp_path)
-    with pytest.raises(DamagedFileError, match=r"is in a group of rows of \d+ bytes or more, packed as"):
+    with pytest.raises(DamagedFileError, match=r"is in a row group of \d+ bytes or more, compressed to"):
         rows.data("image/40.jpg")
     assert sum(path.stat().st_size for path in tmp_path.glob("*.arrow")) == 0
 
@@ -272,7 +272,7 @@ def test_names_as_values_and_names_in_metadata_are_the_same_classes(tmp_path):
         (
             None,
             [0, 1],
-            r"row 0: the label is the number 0, but the classes of .*1\.parquet have names",
+            r"row 0: the label 0 is a number, but the classes of .*1\.parquet have names",
         ),
         (["a", "b"], [0, 2], r"row 1: the label 2 is out of range; use -1 for no label, or 0 to 1"),
         (["a", "b", "a"], [0, 2], r"contains the label 'a' twice; use a unique name for each class"),

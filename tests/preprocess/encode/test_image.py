@@ -159,7 +159,7 @@ def test_a_part_of_a_picture(tmp_path):
     name, member = only(made)
     assert (name, made.meta["kept"]) == ("png", False)
     np.testing.assert_array_equal(decoded(member.data), picture()[5:35, 10:30])
-    with pytest.raises(RejectError, match=r"has 60x40 pixels, but no part 20x30 at 50, 5"):
+    with pytest.raises(RejectError, match=r"has 60x40 pixels, so it contains no 20x30 region at 50, 5"):
         encode(path, meta={"crop": [50, 5, 20, 30]})
 
 

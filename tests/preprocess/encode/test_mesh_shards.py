@@ -142,7 +142,7 @@ def broken(what):
     [
         ("moves", "mesh_pos changes over time"),
         ("diverged", "diverged: not finite from step 4 of 6"),
-        ("corner", "cells name the nodes 0 to 4, but there are 4"),
+        ("corner", "cells refer to nodes 0 to 4, but there are 4"),
         ("lacks", "no dataset 'pressure'"),
         ("short", "has 1 steps"),
         ("shape", "shapes velocity"),

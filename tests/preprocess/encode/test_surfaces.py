@@ -151,7 +151,7 @@ def glb(path, **changes):
             "declares meshes of",
         ),
         ({"nodes": lambda f: [*({"children": [n + 1] * 2} for n in range(40)), {"mesh": 0}]}, "declares meshes of"),
-        ({"nodes": lambda f: [{"children": [1]}, {"children": [0]}]}, "the node 0 is below itself"),
+        ({"nodes": lambda f: [{"children": [1]}, {"children": [0]}]}, "the node 0 is its own descendant"),
         ({"accessors": lambda f: 5}, "is not a GLB file, or damaged"),
         ({"nodes": lambda f: [{"children": [n + 1]} for n in range(5000)]}, "is not a GLB file, or damaged"),
     ],

@@ -257,5 +257,5 @@ class RemoteJobs:
         output.publish(f"{RECORDS}/{JOB}", json.dumps(job | {"writer": "process 7 on elsewhere"}).encode())
         with caplog.at_level(logging.WARNING):
             run(raw, place)
-        assert "was begun by process 7 on elsewhere and not finished" in caplog.text
+        assert "was started by process 7 on elsewhere and is unfinished" in caplog.text
         assert "writer" not in json.loads(output.whole(f"{RECORDS}/{JOB}", 1 << 20) or b"")

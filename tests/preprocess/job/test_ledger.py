@@ -92,7 +92,7 @@ def test_what_stands_is_not_done_again():
     assert (told.phases, told.units, told.words) == (
         [("encode", 6, 4, "parts")],
         2,
-        ["c: a process died; it starts again"],
+        ["c: a process died; restarting it"],
     )
     assert ledger.restarts[-1] == "c"
     assert told.tallies == ["restarts"]

@@ -126,10 +126,10 @@ def test_what_is_named_is_told_with_what_to_do(tmp_path: Path) -> None:
     named = [one.replace(f"{tmp_path}/", "") for one in found.named]
     assert named.pop().startswith("run.json")
     assert named == [
-        "both is merged with it and not readable until `maskstream merge both train other` is run again",
-        "train/list.parquet still names them; delete it, or make it again",
-        "list.csv still names them; delete it, or make it again",
-        "notes.md still names them; delete it, or make it again",
+        "both is merged with it and cannot be read until `maskstream merge both train other` is run again",
+        "train/list.parquet still names them; delete it, or recreate it",
+        "list.csv still names them; delete it, or recreate it",
+        "notes.md still names them; delete it, or recreate it",
     ]
     merge(tmp_path / "both", [train, tmp_path / "other"])
     assert holds(tmp_path, SECRET) == ["notes.md", "train/page.html"]

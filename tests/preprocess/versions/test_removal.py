@@ -137,14 +137,14 @@ def test_a_position_keeps_what_is_curated_and_not_what_is_removed(
     keys = Manifest.load(folder).keys(range(len(shown)))
     assert remove(folder, [keys[curated]], curation={"began": 1, "asked": {}, "samples": 9, "made": 2}).version == 2
     assert changed() == (set(), 1)
-    assert "version 1 is opened" in caplog.text
+    assert "opening version 1" in caplog.text
     assert changed(version=2) == ({curated}, 2)
     assert remove(folder, [keys[removed]]).version == 3
     assert changed() == ({removed}, 1)
     assert changed(version=3) == ({curated, removed}, 3)
     caplog.clear()
     assert changed(version=1) == (set(), 1)
-    assert "has 1 samples that were removed since" in caplog.text
+    assert "contains 1 samples that were removed later" in caplog.text
     assert remove(folder, [keys[curated]]) == Removal(version=4, removed=0, removed_in_all=2)
     assert changed() == ({curated, removed}, 4)
     assert Manifest.load(folder).info["counts"]["removed"] == 2

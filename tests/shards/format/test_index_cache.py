@@ -177,7 +177,7 @@ def test_without_room_the_index_is_in_memory(
         unusable(kind, cache, patch)
         opened = Manifest.load(split)
     assert len(opened.keys(range(8))) == 8
-    assert "pass a folder with MASKSTREAM_CACHE" in caplog.text
+    assert "set a different folder with MASKSTREAM_CACHE" in caplog.text
     assert not list(cache.glob("indexes/*.index"))
     assert not list(cache.glob("indexes/.*.tmp"))
 

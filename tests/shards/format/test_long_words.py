@@ -78,7 +78,9 @@ def test_a_header_that_is_not_the_members_is_found(tmp_path: Path) -> None:
     written(tmp_path, *(sample(n, header=other) for n in range(SHARED_BY)))
     found = verify(tmp_path).problems
     assert len(found) == SHARED_BY
-    assert all(one.endswith("component 'mp4': the manifest has another header than the member") for one in found)
+    assert all(
+        one.endswith("component 'mp4': its header in the manifest differs from the one in the member") for one in found
+    )
 
 
 @pytest.mark.parametrize("word", ["!" * 100, "A" * 100])

@@ -46,7 +46,7 @@ def test_a_run_goes_on_and_a_new_one_chooses(tmp_path: Path, caplog: pytest.LogC
     append(one, other)
     caplog.clear()
     result = train("mae-tiny", one, tmp_path / "run", **settings)  # type: ignore[arg-type]
-    assert caplog.text.count("version 1 is opened") == 1
+    assert caplog.text.count("opening version 1") == 1
     assert result.step == len(whole) == 2 * (samples // 2)
     state = loader_state(tmp_path / "run")
     assert (state["dataset_version"], state["epoch"]) == (1, 2)

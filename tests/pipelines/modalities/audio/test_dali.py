@@ -173,7 +173,9 @@ def test_torch_makes_the_batch_if_dali_fails(split, caplog):
     finish._pipeline = Broken()
     for _ in range(2):
         assert_same(finish(made_of(waveforms, range(4)), CPU), made_of(plain, range(4)))
-    assert [record.message for record in caplog.records] == ["DALI failed, torch makes the spectrograms: out of memory"]
+    assert [record.message for record in caplog.records] == [
+        "DALI failed, so torch computes the spectrograms: out of memory"
+    ]
 
 
 @pytest.mark.parametrize(

@@ -176,7 +176,7 @@ def test_a_position_of_the_resize_before_is_refused(split):
     loader = image_loader(split, batch_size=1, size=32, patch=8, **OPTIONS)
     before = {name: value for name, value in loader.state_dict().items() if name != "pixels"}
     with pytest.raises(
-        ResumeError, match=r"pixels: saved nothing, here 2\)\. Pixels are made by another arithmetic here"
+        ResumeError, match=r"pixels: saved nothing, here 2\)\. This release computes pixels differently"
     ):
         loader.load_state_dict(before)
 

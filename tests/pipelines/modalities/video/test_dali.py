@@ -234,7 +234,7 @@ def test_the_decoder_belongs_to_the_identity(vp9):
 
 
 def test_h264_on_the_cpu_is_refused(h264):
-    with pytest.raises(ValueError, match=r"vp9 on the device 'cpu'.*holds h264; use backend='cpu'"):
+    with pytest.raises(ValueError, match=r"vp9 on the device 'cpu'.*contains h264; use backend='cpu'"):
         video_loader(h264, clip=CLIP, batch_size=2, backend="dali", device="cpu")
 
 

@@ -68,9 +68,9 @@ def packed(folder, codec, options=None, profile="copy", size=(160, 144), device=
         ("", "libx265", HEVC, {}),
         ("", "libx264", OPEN, {}),
         ("starts in an open GOP, where NVDEC returns no frames", "libx264", OPEN, {"first": 14}),
-        ("yuv420p10le; 8 bits", "libx264", FAST, {"pixels": "yuv420p10le"}),
-        ("yuv422p; 8 bits and 4:2:0", "libx264", FAST, {"pixels": "yuv422p"}),
-        ("yuv420p10le; 8 bits", "libx265", HEVC, {"pixels": "yuv420p10le"}),
+        ("yuv420p10le; only 8-bit", "libx264", FAST, {"pixels": "yuv420p10le"}),
+        ("yuv422p; only 8-bit 4:2:0", "libx264", FAST, {"pixels": "yuv422p"}),
+        ("yuv420p10le; only 8-bit", "libx265", HEVC, {"pixels": "yuv420p10le"}),
         ("h264 of 32x96 pixels; NVDEC needs at least 48x16", "libx264", FAST, {"size": (32, 96)}),
         ("hevc of 160x128 pixels; NVDEC needs at least 144x144", "libx265", HEVC, {"size": (160, 128)}),
         ("h264 of 4112x32 pixels; NVDEC takes at most 4096x4096", "libx264", FAST, {"size": (4112, 32)}),
@@ -113,7 +113,7 @@ def test_clips_of_other_formats_are_put_in_their_places(tmp_path, caplog):
         for row, index in enumerate(indexes):
             own = slice(2 * row, 2 * row + 2)
             assert torch.equal(batch.video[own], expected.video[own]) == (index in others)
-    assert fast.finish.on_cpu == {"yuv444p; 8 bits and 4:2:0 are decoded": 4}
+    assert fast.finish.on_cpu == {"yuv444p; only 8-bit 4:2:0 is decoded": 4}
     assert caplog.text.count("decoded on the CPU") == 1, "each reason is said once"
 
 
@@ -165,7 +165,7 @@ SMALL = VideoClip(frames=4, stride=3, size=32)
         ("libx264", IN_BAND, (68, 48), {}, {"h264 of 68x48 pixels, coded as 80x48": 4}),
         ("libx264", FAST, (68, 42), {}, {}),
         ("libx264", OPEN, (64, 48), {}, {"a clip that starts in an open GOP": 2}),
-        ("libx264", FAST, (64, 48), {2: {"pixels": "yuv420p10le"}}, {"yuv420p10le; 8 bits": 1}),
+        ("libx264", FAST, (64, 48), {2: {"pixels": "yuv420p10le"}}, {"yuv420p10le; only 8-bit": 1}),
         ("libx264", FAST, (64, 48), {2: {"matrix": 1}}, {}),
         ("libx265", HEVC, (152, 144), {1: {"width": 148}}, {"hevc of 148x144 pixels, coded as 152x144": 1}),
     ],

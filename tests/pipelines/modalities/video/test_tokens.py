@@ -145,7 +145,7 @@ def test_tokens_as_floats_are_the_values_of_whole_clips(split):
 
 
 def test_settings_that_make_no_tokens_are_refused(split):
-    with pytest.raises(ValueError, match=r"output='tokens' makes only the tokens that a mask selects.*pass a mask"):
+    with pytest.raises(ValueError, match=r"output='tokens' creates only the tokens that a mask selects.*pass a mask"):
         replace(DATA, output="tokens", mask=None)
     with pytest.raises(ValueError, match="on the CPU; pass a mask, and leave backend out"):
         replace(DATA, output="tokens", backend="dali")
