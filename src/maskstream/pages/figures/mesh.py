@@ -18,9 +18,9 @@ from maskstream.pipelines.modalities.mesh.batch import MeshBatch
 from maskstream.pipelines.modalities.mesh.read import MeshReader, MeshStatistics, StoredMesh
 from maskstream.shards.errors import DataError
 
-from .card import Card, Fact, join_picture_row
+from .card import Card, Fact
 from .figures import MaskRow, find_sample, sample_card
-from .pictures import Bool, UInt8, coloured, picture
+from .pictures import Bool, UInt8, coloured, draw_panel
 from .words import plural
 
 Float32s = npt.NDArray[np.float32]
@@ -230,8 +230,9 @@ class MeshFigures:
         step = f"step {int(batch.step[i])} of {steps}" if steps else "a surface"
         title = f"{shown.name[0].upper()}{shown.name[1:]}"
         colours = shown.colours(fields, scale)
+        words = f"At {step}, in the data's units." if steps else "A colour for each direction."
         whole = draw_mesh(mesh.positions, mesh.cells, colours, side_px=_SIDE_PX)
-        said = {title: (whole, f"At {step}, in the data's units." if steps else "A colour for each direction.")}
+        figures = [draw_panel(title, key, whole, words, scale)]
         pairs = (batch.edges[:, edges] - nodes.start).numpy()
         more = [Fact(name="Edges", value=f"{pairs.shape[1]:,}")]
         if mask is not None and batch.kept_edges is not None:
@@ -241,16 +242,15 @@ class MeshFigures:
             hidden = mask.masked.size - mask.visible
             seen = draw_mesh(mesh.positions, mesh.cells, colours, hidden=mask.masked, side_px=_SIDE_PX)
             graph = draw_graph(mesh.positions, pairs, mask.masked, left, side_px=_SIDE_PX)
-            said["Visible nodes"] = seen, f"{hidden:,} nodes are hidden; a cell with one is grey."
-            said["The remaining graph"] = graph, f"{n} {of} edges keep both ends, each counted in both directions."
+            words = f"{n} {of} edges keep both ends, each counted in both directions."
+            figures += [
+                draw_panel("Visible nodes", key, seen, f"{hidden:,} nodes are hidden; a cell with one is grey."),
+                draw_panel("The remaining graph", key, graph, words),
+            ]
         if steps:
-            more.append(Fact(name="Nodes by type", value=_format_kinds(mesh.kinds), plain=True))
-        figures = [
-            join_picture_row(
-                picture(pixels, f"{name} of {key}"), title=name, words=words, scale=scale if name == title else None
-            )
-            for name, (pixels, words) in said.items()
-        ]
+            counts = sorted(Counter(mesh.kinds.tolist()).items())
+            kinds = ", ".join(f"{count:,} {KINDS.get(kind, f'of type {kind}')}" for kind, count in counts)
+            more.append(Fact(name="Nodes by type", value=kinds, plain=True))
         words = f"{plural(len(mesh.positions), 'node')}, {plural(len(mesh.cells), 'cell')}, {step}"
         return sample_card(batch, i, words, figures, {"": mask}, names=self.label_names, noun="nodes", more=more)
 
@@ -272,17 +272,13 @@ class MeshFigures:
         hidden, scale = batch.mask.masked[0, nodes].numpy(), shown.scale(truth)
         free = (batch.counts[nodes].numpy() > 0) & hidden
         error = float(np.sqrt(np.square((completed - truth)[free]).mean())) if free.any() else 0.0
-        pictures = {
-            "Original": draw_fields(mesh, shown, truth, scale),
-            "The encoder saw": draw_fields(mesh, shown, truth, scale, hidden),
-            "Reconstruction": draw_fields(mesh, shown, completed, scale),
-        }
+        drawn = (("Original", truth, None), ("The encoder saw", truth, hidden), ("Reconstruction", completed, None))
         return Card(
             key=key,
             words=f"{shown.name}, step {int(batch.step[i])}; error {error:.3f} standard deviations at "
             f"{int(free.sum()):,} free nodes",
             figures=tuple(
-                join_picture_row(picture(one, f"{name}, {key}"), title=name) for name, one in pictures.items()
+                draw_panel(title, key, draw_fields(mesh, shown, fields, scale, gone)) for title, fields, gone in drawn
             ),
         )
 
@@ -310,9 +306,3 @@ def draw_fields(
         hidden: Hidden nodes, bool (V,).
     """
     return draw_mesh(mesh.positions, mesh.cells, shown.colours(fields, scale), hidden=hidden)
-
-
-def _format_kinds(kinds: npt.NDArray[np.int64]) -> str:
-    """Format counts of node kinds: `412 normal, 20 inflow`."""
-    found = Counter(kinds.tolist())
-    return ", ".join(f"{count:,} {KINDS.get(kind, f'of type {kind}')}" for kind, count in sorted(found.items()))

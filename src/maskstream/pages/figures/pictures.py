@@ -210,6 +210,21 @@ def join_compared_row(shown: Mapping[str, UInt8], key: str) -> PictureGrid:
     )
 
 
+def draw_panel(
+    title: str, key: str, pixels: UInt8, words: str = "", scale: tuple[float, float] | None = None
+) -> PictureGrid:
+    """Return a figure of one image (H, W, 3).
+
+    Args:
+        title: Title of the image.
+        key: Key of the sample.
+        pixels: The image.
+        words: Text above the image.
+        scale: Numbers at the ends of its colour scale.
+    """
+    return join_picture_row(picture(pixels, f"{title} of {key}"), title=title, words=words, scale=scale)
+
+
 def coloured(values: npt.NDArray[np.floating[Any]], low: float, high: float, way: int = cv2.COLORMAP_VIRIDIS) -> UInt8:
     """Draw values (h, w) as colours (h, w, 3) of an OpenCV colour map.
 

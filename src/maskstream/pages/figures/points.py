@@ -38,7 +38,7 @@ ABOVE = np.array([[-0.57, 0.0, -0.82], [0.67, -0.57, -0.47], [-0.47, -0.82, 0.33
 side, higher up.
 """
 _CORNERS = np.array(list(product((0, 1), repeat=3)), dtype=np.float32)
-_EDGES = [(i, j) for i in range(8) for j in range(i) if bin(i ^ j).count("1") == 1]
+_EDGES = np.array([(i, j) for i in range(8) for j in range(i) if (i ^ j) in (1, 2, 4)])
 
 
 def draw_cloud(
@@ -81,13 +81,10 @@ def draw_cloud(
         lines = np.broadcast_to(np.asarray(box_colours), (len(boxes), 3)).tolist()
         for low, colour in zip(boxes, lines, strict=True):
             corners, _ = placed(low + _CORNERS * np.float32(box_side))
-            for i, j in _EDGES:
-                cv2.line(sheet, corners[i].tolist(), corners[j].tolist(), colour, 1, cv2.LINE_AA)
+            cv2.polylines(sheet, list(corners[_EDGES]), False, colour, 1, cv2.LINE_AA)
     at, near = placed(points[:, :3])
     light = 0.55 * (1 - np.clip(near / (1.2 * reach) / 2 + 0.5, 0, 1))[:, None]
-    shades = (
-        np.broadcast_to(np.asarray(colours, dtype=np.float32), (len(points), 3)) * (1 - light) + 255 * light
-    ).astype(np.uint8)
+    shades = (np.asarray(colours, dtype=np.float32) * (1 - light) + 255 * light).astype(np.uint8)
     radius = max(1, round(side_px / 160))
     for i in np.argsort(near, kind="stable").tolist():
         cv2.circle(sheet, at[i].tolist(), radius, shades[i].tolist(), -1, cv2.LINE_AA)

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
 from maskstream.pipelines.masks import MaskBatch
 from maskstream.pipelines.modalities.pose.batch import PoseBatch
@@ -42,15 +41,27 @@ def skeletons(
     """
     pairs = np.array(bones(flat.shape[1]))
     gone = np.zeros(flat.shape[:2], dtype=np.bool_) if hidden is None else hidden
-    placed, scale, gap = _place_poses(flat, made)
-    pale, strong = _draw_bones(placed, pairs, gone if made is None else ~np.zeros_like(gone))
-    paths = [("line-hidden", pale), ("line-visible", strong)]
+    centred = flat - flat[:, :1]
+    over = centred if made is None else made - made[:, :1]
+    every = np.concatenate([centred, over])
+    low, high = every.min(axis=(0, 1)), every.max(axis=(0, 1))
+    scale = (TALL - 2 * MARGIN) / float(max(high[1] - low[1], 1e-6))
+    half = float(max(-low[0], high[0])) * scale
+    if half > TALL:
+        scale, half = scale * TALL / half, TALL
+    gap, frame = max(2 * half + MARGIN, _NARROWEST), np.arange(len(flat))
+    corner = np.stack([gap * (frame % ACROSS + 0.5), TALL * (frame // ACROSS) + MARGIN - low[1] * scale], axis=1)
+    placed, over = (one * scale + corner[:, None] for one in (centred, over))
+    pale = np.asarray(gone[:, pairs].any(axis=2)) | (made is not None)
+    paths = [
+        (name, "".join(lines(pose, pairs[some]) for pose, some in zip(placed, chosen, strict=True)))
+        for name, chosen in (("line-hidden", pale), ("line-visible", ~pale))
+    ]
     keys = [("dot-visible", "visible joints"), ("dot-hidden", "hidden")]
     if made is None:
         paths += [("dot-hidden", draw_dots(placed[gone])), ("dot-visible", draw_dots(placed[~gone]))]
     else:
-        over = placed + scale * ((made - made[:, :1]) - (flat - flat[:, :1]))
-        paths += [("line-made", "".join(lines(frame, pairs) for frame in over))]
+        paths += [("line-made", "".join(lines(pose, pairs) for pose in over))]
         keys = [("line-made", "the model's"), ("line-hidden", "true")]
     return Drawing(
         paths=tuple(paths),
@@ -59,30 +70,6 @@ def skeletons(
         alt=alt,
         title=title,
         keys=tuple(keys if made is not None or hidden is not None else ()),
-    )
-
-
-def _place_poses(flat: Floats, made: Floats | None) -> tuple[Floats, float, float]:
-    """Return the poses on the page, their scale, and the width of a cell, which also fits a model's poses."""
-    centred = flat - flat[:, :1]
-    every = centred if made is None else np.concatenate([centred, made - made[:, :1]])
-    low, high = every.min(axis=(0, 1)), every.max(axis=(0, 1))
-    scale = (TALL - 2 * MARGIN) / float(max(high[1] - low[1], 1e-6))
-    half = float(max(-low[0], high[0])) * scale
-    if half > TALL:
-        scale, half = scale * TALL / half, TALL
-    gap = max(2 * half + MARGIN, _NARROWEST)
-    frame = np.arange(len(flat))
-    corner = np.stack([gap * (frame % ACROSS + 0.5), TALL * (frame // ACROSS) + MARGIN - low[1] * scale], axis=1)
-    return centred * scale + corner[:, None], scale, gap
-
-
-def _draw_bones(placed: Floats, pairs: npt.NDArray[np.int64], hidden: Bool) -> tuple[str, str]:
-    """Return the paths of the bones with a hidden joint, and of the others."""
-    pale, frames = np.asarray(hidden[:, pairs].any(axis=2)), range(len(placed))
-    return (
-        "".join(lines(placed[n], pairs[pale[n]]) for n in frames),
-        "".join(lines(placed[n], pairs[~pale[n]]) for n in frames),
     )
 
 
@@ -151,13 +138,8 @@ class PoseFigures:
         """Return title, pose (T, J, 2) on the page and mask, of the camera's view and the side view."""
         return (
             (CAMERA, batch.pose_2d[i].float().numpy(), batch.mask_2d),
-            (SIDE, from_the_side(batch.pose_3d[i]), batch.mask_3d),
+            (SIDE, batch.pose_3d[i][..., [2, 1]].float().numpy(), batch.mask_3d),
         )
-
-
-def from_the_side(pose_3d: Tensor) -> Floats:
-    """Return poses (T, J, 3) in a camera's axes as seen by another camera at a right angle to it: (T, J, 2)."""
-    return pose_3d[..., [2, 1]].float().numpy()
 
 
 def _list_hidden_joints(
