@@ -192,10 +192,13 @@ def mask_score(
     with working(f"scoring masks on {data[0]}", as_json) as shown:
         shown.phase("scoring masks", len(wanted) * len(ratios), unit="masks")
         findings = clinic.measure_masks_of(moments, wanted, ratios, exact=exact, progress=lambda: shown.advance(1))
-    if as_json:
-        print(json.dumps({"samples": moments.count, "findings": [asdict(f) for f in findings]}))
-    else:
-        clinic.show(findings, moments, console)
+    lines = [
+        "Alignment of 1, 2, 4, ... features with the labels: without a mask, and the change by each mask",
+        *tabulate(["ratio", *map(str, findings[0].alignment), "mean"], clinic.shape_rows(findings)),
+        clinic.describe_best(findings),
+        *clinic.few_samples(moments),
+    ]
+    tell({"samples": moments.count, "findings": [asdict(f) for f in findings]}, lines, as_json)
 
 
 def _compare_masks(
@@ -229,7 +232,6 @@ def _compare_masks(
     findings = clinic.measure_masks(moments, seen, side)
     differing = compared_runs(runs) if len(runs) > 1 else {}
     found = {"samples": moments.count, "differs": differing, "findings": [asdict(f) for f in findings]}
-    few = clinic.few_samples(moments)
     lines = [
         f"Alignment of the first features with the labels of {moments.count:,} images of {side} x {side} pixels: "
         "without a mask, and the change by each mask",
@@ -237,7 +239,7 @@ def _compare_masks(
             ["no mask", *seen],
             [*((name, ["", *values]) for name, values in differing.items()), *clinic.mask_rows(findings)],
         ),
-        *([f"few samples: {few}"] if few else []),
+        *clinic.few_samples(moments),
     ]
     tell(found, lines, as_json)
 

@@ -128,24 +128,37 @@ def held_out(runs: Sequence[Path]) -> Iterator[str]:
 def tabulate_probes(result: ProbeResult) -> list[str]:
     """Return the lines of a table: a row per kind of encoder, a column per probe, with mean and range over seeds."""
     names = list(dict.fromkeys(one.probe for one in result.reached))
-    kinds = list(dict.fromkeys(one.encoder for one in result.reached))
-    width = max(map(len, ["majority", "margin", *kinds]))
-
-    def row(head: str, cells: list[str]) -> str:
-        return "  ".join([head.ljust(width), *(cell.rjust(15) for cell in cells)]).rstrip()
-
-    lines = [
-        f"{result.recipe}: {result.metric} on {result.test} samples of {result.classes} classes, probes trained on "
-        f"{result.train}; mean and (largest - smallest) over seeds",
-        row("", names),
+    rows = [
+        (kind, [format_reached(result, kind, name) for name in names])
+        for kind in dict.fromkeys([*(one.encoder for one in result.reached), "margin"])
     ]
-    for kind in kinds:
-        found = [result.of(kind, name) for name in names]
-        lines.append(row(kind, ["" if one is None else f"{one.mean:.3f} ({one.spread:.3f})" for one in found]))
-    margins = [result.margin(name) for name in names]
-    lines.append(row("margin", ["" if one is None else f"{one[0]:+.3f} ({one[1]:.3f})" for one in margins]))
-    lines.append(row("majority", [f"{result.majority:.3f}"]))
-    return lines
+    none = [""] * (len(names) - 1)
+    return [
+        f"{result.recipe}: {_describe_probes(result)}",
+        *tabulate(names, [*rows, ("majority", [f"{result.majority:.3f}", *none])]),
+    ]
+
+
+def format_reached(result: ProbeResult, kind: str, name: str) -> str:
+    """Return the mean and the range of a probe; "" if it was not measured.
+
+    Args:
+        result: The result.
+        kind: Kind of encoder, or "margin".
+        name: Name of the probe.
+    """
+    if kind == "margin":
+        margin = result.margin(name)
+        return "" if margin is None else f"{margin[0]:+.3f} ({margin[1]:.3f})"
+    one = result.of(kind, name)
+    return "" if one is None else f"{one.mean:.3f} ({one.spread:.3f})"
+
+
+def _describe_probes(result: ProbeResult) -> str:
+    return (
+        f"{result.metric} on {result.test} samples of {result.classes} classes, probes trained on {result.train}; mean "
+        "and (largest - smallest) over seeds"
+    )
 
 
 def tabulate_compared(
@@ -160,23 +173,12 @@ def tabulate_compared(
     from maskstream.train.evaluate.probe import TRAINED
 
     results = list(found.values())
-    first, rows = results[0], [(setting, values) for setting, values in differing.items()]
-    rows.append(("seeds", [", ".join(map(str, one.seeds[TRAINED])) for one in results]))
-    for name in dict.fromkeys(one.probe for one in first.reached):
+    rows = [*differing.items(), ("seeds", [", ".join(map(str, one.seeds[TRAINED])) for one in results])]
+    kinds = dict.fromkeys([*(one.encoder for result in results for one in result.reached), "margin"])
+    for name in dict.fromkeys(one.probe for one in results[0].reached):
         rows.append((f"{name} probe", [""] * len(results)))
-        for kind in dict.fromkeys(one.encoder for result in results for one in result.reached):
-            cells = [result.of(kind, name) for result in results]
-            if any(cells):
-                rows.append(
-                    (f"  {kind}", ["" if one is None else f"{one.mean:.3f} ({one.spread:.3f})" for one in cells])
-                )
-        margins = [result.margin(name) for result in results]
-        if any(margins):
-            rows.append(("  margin", ["" if one is None else f"{one[0]:+.3f} ({one[1]:.3f})" for one in margins]))
+        cells = {kind: [format_reached(result, kind, name) for result in results] for kind in kinds}
+        rows += [(f"  {kind}", some) for kind, some in cells.items() if any(some)]
     rows.append(("majority", [f"{result.majority:.3f}" for result in results]))
     names = [f"{some[0]}{f' and {len(some) - 1} more' if len(some) > 1 else ''}" for some in found]
-    return [
-        f"{first.metric} on {first.test} samples of {first.classes} classes, probes trained on {first.train}; mean and "
-        "(largest - smallest) over seeds",
-        *tabulate(names, rows),
-    ]
+    return [_describe_probes(results[0]), *tabulate(names, rows)]

@@ -17,7 +17,7 @@ from maskstream.train.papers.kbvqa.options import KbvqaSettings
 from maskstream.train.papers.roar.options import RoarSettings
 
 from .flags import with_flags
-from .terminal import Device, Json, say, tell
+from .terminal import Device, Json, say, tabulate, tell
 
 if TYPE_CHECKING:
     from maskstream.shards.format.manifest import Manifest
@@ -230,12 +230,8 @@ def meshmask(
 
     result = compare_rollouts(runs, data, out, count=count, steps=steps, component=component)
     table = result["errors"]
-    width = max(map(len, table))
     columns = [column.replace("_", " ") for column in next(iter(table.values()))]
-    lines = ["  ".join(["".ljust(width), *(f"{column:>8}" for column in columns)])]
-    for name, own in table.items():
-        values = (f"{value:>{max(len(column), 8)}.4f}" for column, value in zip(columns, own.values(), strict=True))
-        lines.append("  ".join([name.ljust(width), *values]))
+    lines = tabulate(columns, [(name, [f"{value:.4f}" for value in own.values()]) for name, own in table.items()])
     tell(result, lines if out is None else [*lines, f"wrote {out}"], as_json)
 
 
@@ -272,19 +268,17 @@ def roar(
 
 def tabulate_curves(result: RoarResult) -> list[str]:
     """Return the lines of a table: a row per measure with its RACU and the mean of its curve at each level."""
-    width = max(map(len, result.measures))
-    head = "".join(f"{level:>7}%" for level in result.levels)
-    lines = [
-        f"{result.recipe}: macro F1 on {result.test:,} texts by fraction of hidden tokens, mean over "
-        f"{len(result.of(result.measures[0]))} seeds; RACU with its range; majority {result.majority:.3f}",
-        f"{''.ljust(width)}  {'RACU':>24}{head}",
-    ]
+    rows = []
     for name in result.measures:
         own, areas = result.of(name), result.racu(name)
         means = [sum(curve.values[i] for curve in own) / len(own) for i in range(len(result.levels))]
         area = f"{sum(areas) / len(areas):+.3f} ({min(areas):+.3f} to {max(areas):+.3f})"
-        lines.append(f"{name.ljust(width)}  {area:>24}" + "".join(f"{value:>8.3f}" for value in means))
-    return lines
+        rows.append((name, [area, *(f"{value:.3f}" for value in means)]))
+    return [
+        f"{result.recipe}: macro F1 on {result.test:,} texts by fraction of hidden tokens, mean over "
+        f"{len(result.of(result.measures[0]))} seeds; RACU with its range; majority {result.majority:.3f}",
+        *tabulate(["RACU", *(f"{level}%" for level in result.levels)], rows),
+    ]
 
 
 PAPERS: dict[str, Callable[..., None]] = {

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from maskstream.modality import Demo, MaskField, Modality
-from maskstream.pages.figures.audiovisual import AudioVisualFigures
+from maskstream.pages.figures.audio import AudioVisualFigures
 from maskstream.pages.figures.card import label_names
 from maskstream.pipelines.masks import MASKS
 from maskstream.pipelines.modalities.audio.spectrogram import Spectrogram

@@ -29,8 +29,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
 from maskstream.pipelines.augment import CenterCrop
@@ -211,42 +209,29 @@ class Shape:
         return VisibleParts(parts=self.parts, each=np.full(count, same), pairs=pairs)
 
 
-def make_shape(name: str, side: int, channels: int = 3) -> Shape:
-    """Return a shape of masked parts; all channels of a pixel belong to one part.
+def make_shapes(side: int, names: Sequence[str] | None = None, channels: int = 3) -> tuple[Shape, ...]:
+    """Return shapes of masked parts; all channels of a pixel belong to one part.
 
     Args:
-        name: "4" for squares of 4 x 4 pixels, "rows" or "columns" for lines.
         side: Side of the images in pixels.
+        names: "4" for squares of 4 x 4 pixels, "rows" or "columns" for lines; by default squares of 1, 2, 4, ...
+            pixels up to half the image, rows and columns.
         channels: Channels of the images.
 
     Raises:
         ValueError: The squares do not tile the image.
     """
     y, x = np.divmod(np.arange(side * side), side)
-    if name in ("rows", "columns"):
-        pixels = y if name == "rows" else x
-    else:
-        k = int(name) if name.isdecimal() else 0
-        if k < 1 or side % k or k == side:
-            legal = [str(d) for d in range(1, side) if side % d == 0]
-            raise ValueError(
-                f"a shape of a {side} x {side} image must be one of {', '.join(legal)}, rows, columns, got {name!r}"
-            )
-        pixels = y // k * (side // k) + x // k
-    return Shape(name=name if not name.isdecimal() else f"{name} x {name}", parts=pixels.repeat(channels))
-
-
-def make_shapes(side: int, names: Sequence[str] | None = None, channels: int = 3) -> tuple[Shape, ...]:
-    """Return shapes by name; by default squares of 1, 2, 4, ... pixels up to half the image, rows and columns.
-
-    Args:
-        side: Side of the images in pixels.
-        names: Names of the shapes.
-        channels: Channels of the images.
-    """
-    if names is None:
-        names = [*(str(k) for k in (1, 2, 4, 8, 16) if k < side and side % k == 0), "rows", "columns"]
-    return tuple(make_shape(name, side, channels) for name in names)
+    lines = {"rows": y, "columns": x}
+    tiles = {str(k): y // k * (side // k) + x // k for k in range(1, side) if side % k == 0}
+    shapes = []
+    for name in [*(str(k) for k in (1, 2, 4, 8, 16) if str(k) in tiles), *lines] if names is None else names:
+        pixels = (tiles | lines).get(name)
+        if pixels is None:
+            legal = ", ".join((*tiles, *lines))
+            raise ValueError(f"a shape of a {side} x {side} image must be one of {legal}, got {name!r}")
+        shapes.append(Shape(name=f"{name} x {name}" if name in tiles else name, parts=pixels.repeat(channels)))
+    return tuple(shapes)
 
 
 RIDGE = 1e-6
@@ -377,10 +362,8 @@ def measure_supervised_alignment(moments: Moments, features: int) -> Floats:
     """
     half = _factor_lower(_compute_covariance(moments))
     mixed = torch.linalg.solve_triangular(half, torch.from_numpy(moments.with_labels), upper=False)
-    squares = torch.linalg.svdvals(mixed).square()
-    padded = torch.zeros(max(features, len(squares)), dtype=torch.float64)
-    padded[: len(squares)] = squares
-    out: Floats = (padded.cumsum(0)[:features] / moments.label_variance).numpy()
+    explained = torch.linalg.svdvals(mixed).square().cumsum(0) / moments.label_variance
+    out: Floats = explained[torch.arange(features).clamp(max=len(explained) - 1)].numpy()
     return out
 
 
@@ -486,65 +469,51 @@ def _list_examined(
             f"{tuple(features)}; pass more samples or fewer features"
         )
     most = measure_supervised_alignment(moments, wanted[-1])
-    plain = alignment(moments, wanted[-1]).share / most
-    findings = [_make_finding(None, 0.0, plain, plain, wanted)]
-    for name, ratio, seen in cases:
-        findings.append(_make_finding(name, ratio, alignment(moments, wanted[-1], seen).share / most, plain, wanted))
-        progress()
+    plain, findings = np.empty(0), []
+    for name, ratio, seen in ((None, 0.0, None), *cases):
+        own = alignment(moments, wanted[-1], seen).share / most
+        plain = own if name is None else plain
+        change = own / np.maximum(plain, 1e-12) - 1
+        findings.append(
+            Finding(
+                shape=name,
+                ratio=ratio,
+                alignment={k: float(own[k - 1]) for k in wanted},
+                change={k: float(change[k - 1]) for k in wanted},
+            )
+        )
+        if name is not None:
+            progress()
     return findings
 
 
-def _make_finding(
-    shape: str | None, ratio: float, alignment: Floats, plain: Floats, features: Sequence[int]
-) -> Finding:
-    change = alignment / np.maximum(plain, 1e-12) - 1
-    return Finding(
-        shape=shape,
-        ratio=ratio,
-        alignment={k: float(alignment[k - 1]) for k in features},
-        change={k: float(change[k - 1]) for k in features},
-    )
-
-
-def show(findings: Sequence[Finding], moments: Moments, console: Console) -> None:
-    """Print the alignment without a mask, and the change by each mask, in percent.
-
-    Args:
-        findings: Scores of no mask and of masks.
-        moments: Moments of the samples.
-        console: Console to print to.
-    """
+def shape_rows(findings: Sequence[Finding]) -> list[tuple[str, list[str]]]:
+    """Return the rows of a table: the alignment without a mask, then the change by each shape and ratio, in percent."""
     plain, *masked = findings
-    table = Table(
-        padding=(0, 0, 0, 1),
-        title="Alignment of 1, 2, 4, ... features with the labels: without a mask, and the change by each mask",
-    )
-    for name in ("hidden together", "ratio", *map(str, plain.alignment), "mean"):
-        table.add_column(name, justify="left" if name == "hidden together" else "right", no_wrap=True, min_width=5)
-    table.add_row("nothing", "-", *(f"{value:.3f}" for value in plain.alignment.values()), "")
-    table.add_section()
-    for finding in masked:
-        changes = (f"{100 * value:+.1f}%" for value in (*finding.change.values(), finding.mean_change))
-        table.add_row(str(finding.shape), f"{finding.ratio:g}", *changes)
-    console.print(table)
-    best = masked[0]
+    rows = [("nothing", ["-", *(f"{value:.3f}" for value in plain.alignment.values()), ""])]
+    for one in masked:
+        changes = (f"{100 * value:+.1f}%" for value in (*one.change.values(), one.mean_change))
+        rows.append((str(one.shape), [f"{one.ratio:g}", *changes]))
+    return rows
+
+
+def describe_best(findings: Sequence[Finding]) -> str:
+    """Describe the best of the masks, which are sorted."""
+    best = findings[1]
     if best.mean_change > 0:
-        console.print(f"Best: {best.shape} at {best.ratio:g}, {100 * best.mean_change:+.1f} % on average.")
-    else:
-        console.print("None of these masks makes the features more predictive of the labels than no mask.")
-    if few := few_samples(moments):
-        console.print(f"[yellow]few samples[/]: {few}")
+        return f"Best: {best.shape} at {best.ratio:g}, {100 * best.mean_change:+.1f} % on average."
+    return "None of these masks makes the features more predictive of the labels than no mask."
 
 
-def few_samples(moments: Moments) -> str:
-    """Return a warning if there are too few samples for the scores, else ""."""
+def few_samples(moments: Moments) -> list[str]:
+    """Return a warning if there are too few samples for the scores."""
     values = len(moments.covariance)
     if moments.count >= 2 * values:
-        return ""
-    return (
-        f"{moments.count} of {values} values each. With fewer than two samples per value the probe fits noise: use "
-        "more samples or smaller images before trusting the last digits."
-    )
+        return []
+    return [
+        f"few samples: {moments.count} of {values} values each. With fewer than two samples per value the probe fits "
+        "noise: use more samples or smaller images before trusting the last digits."
+    ]
 
 
 def mask_rows(findings: Sequence[Finding]) -> list[tuple[str, list[str]]]:
