@@ -26,6 +26,9 @@ WHY: Mapping[str, str] = {
 }
 _NEAR, _GROUPS, _SIDE = 6, 12, 160
 
+Shown = tuple[Measures, int, str]
+"""A sample, by its measures and its place among them, and its caption."""
+
 
 def write_curated(found: Curated, out: str | Path) -> Path:
     """Write the page to `out` and return it.
@@ -101,41 +104,42 @@ def _find_near_thresholds(found: Curated) -> list[Section]:
 
 def _draw_copies(found: Curated) -> list[Section]:
     own = found.measures
-    cards = [
-        _draw_card(
-            short_key(own.manifest.key(int(own.index[group[0]]))),
-            [
-                (own, place, f"goes{_alike(own, place, own, group[0])}" if at else "stays")
-                for at, place in enumerate(group[: 2 * _NEAR])
-            ],
-        )
+    groups = [
+        [
+            (own, place, f"goes{_alike(own, place, own, group[0])}" if at else "stays")
+            for at, place in enumerate(group[: 2 * _NEAR])
+        ]
         for group in found.copies[:_GROUPS]
     ]
     words = (
-        f"{plural(len(found.copies), 'group')} of duplicates; the first {len(cards)} follow, each with its kept sample "
-        "first."
+        f"{plural(len(found.copies), 'group')} of duplicates; the first {{}} follow, each with its kept sample first."
     )
     if any(own.signals["seconds"][group[0]] * own.signals["pixels"][group[0]] for group in found.copies):  # clips
         words += " Between clips that differ in contrast, the choice of the original is uncertain."
-    return [Section(title="Copies", words=words, cards=tuple(cards))] if cards else []
+    return _join_groups("Copies", words, groups)
 
 
 def _draw_leaks(found: Curated) -> list[Section]:
-    leaks = [one for one in found.gone if one.why == "leak"]
-    cards = [
-        _draw_card(
-            short_key(found.measures.manifest.key(int(found.measures.index[one.place]))),
-            [
-                (found.measures, one.place, f"goes{_alike(found.measures, one.place, *one.like) if one.like else ''}"),
-                *([(*one.like, "evaluation set")] if one.like else []),
-            ],
-        )
+    own, leaks = found.measures, [one for one in found.gone if one.why == "leak"]
+    groups = [
+        [
+            (own, one.place, f"goes{_alike(own, one.place, *one.like) if one.like else ''}"),
+            *([(*one.like, "evaluation set")] if one.like else []),
+        ]
         for one in leaks[:_GROUPS]
     ]
-    words = (
-        f"{plural(len(leaks), 'sample')}; the first {len(cards)} follow, each next to the sample that it duplicates."
-    )
-    return [Section(title="Leaks", words=words, cards=tuple(cards))] if cards else []
+    words = f"{plural(len(leaks), 'sample')}; the first {{}} follow, each next to the sample that it duplicates."
+    return _join_groups("Leaks", words, groups)
+
+
+def _join_groups(title: str, words: str, groups: list[list[Shown]]) -> list[Section]:
+    """Return the section of groups of samples, each named by its first one; none without groups."""
+    cards = [_draw_card(short_key(_read_key(*group[0][:2])), group) for group in groups]
+    return [Section(title=title, words=words.format(len(cards)), cards=tuple(cards))] if cards else []
+
+
+def _read_key(measures: Measures, place: int) -> str:
+    return measures.manifest.key(int(measures.index[place]))
 
 
 def _alike(own: Measures, place: int, theirs: Measures, there: int) -> str:
@@ -148,10 +152,10 @@ def _alike(own: Measures, place: int, theirs: Measures, there: int) -> str:
     return f"{times}; {match.bits} of 256 bits differ"
 
 
-def _draw_card(title: str, samples: list[tuple[Measures, int, str]]) -> Card:
+def _draw_card(title: str, samples: list[Shown]) -> Card:
     items, said, missing = [], [], []
     for measures, place, words in samples:
-        key = measures.manifest.key(int(measures.index[place]))
+        key = _read_key(measures, place)
         try:
             text = measures.text(place)
             if text is not None:

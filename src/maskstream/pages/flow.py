@@ -149,13 +149,13 @@ def card(shown: Sequence[ShownFlow], i: int, data: VideoData, camera: str = "") 
         vectors, valid, cuts = (part[i].cpu().numpy() for part in (flow.vectors, flow.valid, flow.cuts))
         trust = confidence(video, vectors, valid)
         size = (frames.shape[1], frames.shape[2])
-        heading = f"{one.word}: {one.source.title}."
-        drawn = draw_flow_track(flow, i, times, grid, size, scale)
-        tracks.append(replace(drawn, name=f"flow-{one.word}", title=f"Flow, {one.word}", heading=heading))
-        tracks.append(draw_confidence_track(trust, one.word, times, grid, size))
-        seen = draw_seen_track(frames, times, MaskRow.of(mask, i), grid)
-        heading = f"The mask along {one.word}."
-        tracks.append(replace(seen, name=f"seen-{one.word}", title=f"Visible, {one.word}", heading=heading))
+        for heading, track in (
+            (f"{one.word}: {one.source.title}.", draw_flow_track(flow, i, times, grid, size, scale)),
+            (f"Confidence of {one.word}.", draw_confidence_track(trust, times, grid, size)),
+            (f"The mask along {one.word}.", draw_seen_track(frames, times, MaskRow.of(mask, i), grid)),
+        ):
+            title = f"{track.title.split()[0]}, {one.word}"
+            tracks.append(replace(track, name=f"{track.name}-{one.word}", title=title, heading=heading))
         facts.append(_facts(one.word, vectors, trust, valid, cuts))
     return Card(
         key=batch.key[i],

@@ -50,7 +50,9 @@ def write_kbvqa_page(result: KbvqaResult, replies: Sequence[Replied], out: str |
         Section(
             title=perspective,
             words=PERSPECTIVES[perspective],
-            cards=tuple(map(_draw_card, [one for one in replies if _format_perspective(one) == perspective][:SHOWN])),
+            cards=tuple(
+                map(_draw_card, [one for one in replies if one.prompt.id.split(" ")[-2] == perspective][:SHOWN])
+            ),
             layout="columns",
         )
         for perspective in result.scores
@@ -64,10 +66,6 @@ def write_kbvqa_page(result: KbvqaResult, replies: Sequence[Replied], out: str |
         by_section=True,
     )
     return write_page(html, out)
-
-
-def _format_perspective(replied: Replied) -> str:
-    return replied.prompt.id.split(" ")[-2]
 
 
 def _draw_card(replied: Replied) -> Card:

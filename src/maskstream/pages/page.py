@@ -96,15 +96,12 @@ def page(
         by_section=by_section,
         contents=whole[0].cards if whole and curves is None else (),
         curves=curves,
-        charts=curves is not None or any(map(_has_charts, sections)),
+        charts=curves is not None
+        or any(one.kind == "curves" for part in sections for card in part.cards for one in card.figures),
         headline=headline,
         details=details or {},
         reload_s=reload_s,
     )
-
-
-def _has_charts(section: Section) -> bool:
-    return any(figure.kind == "curves" for card in section.cards for figure in card.figures)
 
 
 _OURS = b'<p class="product">maskstream '

@@ -26,7 +26,8 @@ def write_roar_page(result: RoarResult, data: str | Path, out: str | Path) -> Pa
     ]
     means = [Line(x=levels, y=some.mean(axis=0), name=name, hue=hue) for hue, (name, some) in enumerate(curves.items())]
     rows = {
-        name: [_format_area(result, name), *(_format_spread(column) for column in curves[name].T)] for name in curves
+        name: [_format_area(result, name), *(f"{column.mean():.3f}" for column in some.T)]
+        for name, some in curves.items()
     }
     form = "Recursive ROAR" if result.recursive else "ROAR"
     html = render(
@@ -54,7 +55,3 @@ def _format_area(result: RoarResult, name: str) -> str:
         return "0 by definition"
     values = result.racu(name)
     return f"{sum(values) / len(values):+.2f} ({min(values):+.2f} to {max(values):+.2f})"
-
-
-def _format_spread(values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> str:
-    return f"{values.mean():.3f}"

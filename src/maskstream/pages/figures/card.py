@@ -342,14 +342,9 @@ class Card:
         """The figures in rows: consecutive images are side by side, except wide ones."""
         return [
             row
-            for together, several in groupby(self.figures, _is_narrow)
+            for together, several in groupby(self.figures, lambda one: isinstance(one, PictureGrid) and not one.wide)
             for row in ([list(several)] if together else [[one] for one in several])
         ]
-
-
-def _is_narrow(figure: Figure) -> bool:
-    """Return whether a figure may be side by side with others."""
-    return isinstance(figure, PictureGrid) and not figure.wide
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

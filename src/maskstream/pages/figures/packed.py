@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from math import ceil
 
 import numpy as np
-import numpy.typing as npt
 
 from maskstream.pipelines.modalities.packed.batch import PackedBatch
 
@@ -54,9 +53,15 @@ class PackedFigures:
         """
         first, last = batch.cu_rows[i : i + 2].tolist()
         mask, name = _mask(batch, first, last), f"row {i + 1}"
+        seen = int(batch.cu_seqlens[first]) + np.flatnonzero(~mask.masked)
+        of = np.searchsorted(batch.cu_seqlens[first + 1 : last].cpu().numpy(), seen, side="right")
+        hues = np.array([_colour(number) for number in range(last - first)], np.uint8).reshape(-1, 3)
+        cells = np.broadcast_to(hues[of][:, None, None], (len(of), CELL_PX, CELL_PX, 3))
+        tokens = batch.tokens[seen].cpu().numpy().reshape(len(seen), batch.tubelet, batch.patch, batch.patch, 3)[:, 0]
+        tokens = resize(tokens, CELL_PX, CELL_PX) if len(seen) else tokens[:, :CELL_PX, :CELL_PX]
         order = join_picture_row(
-            picture(_paint_cells(batch, first, last), f"the samples of {name}", "by sample", lossless=True),
-            picture(_draw_tokens(batch, first, last), f"the visible tokens of {name}", "by pixels"),
+            picture(_lines(batch, cells), f"the samples of {name}", "by sample", lossless=True),
+            picture(_lines(batch, tokens), f"the visible tokens of {name}", "by pixels"),
             across=1,
             title="The row",
             words=f"Each cell is a visible token, {ACROSS} to a line: above in the colour of its sample, below with "
@@ -128,26 +133,6 @@ def _size(batch: PackedBatch, i: int) -> str:
 def _colour(number: int) -> tuple[int, int, int]:
     red, green, blue = colorsys.hsv_to_rgb(number * GOLDEN % 1, 0.62, 0.86)
     return round(255 * red), round(255 * green), round(255 * blue)
-
-
-def _seen(batch: PackedBatch, first: int, last: int) -> npt.NDArray[np.int64]:
-    """Return the indices of the visible tokens of consecutive samples."""
-    return int(batch.cu_seqlens[first]) + np.flatnonzero(~_mask(batch, first, last).masked)
-
-
-def _paint_cells(batch: PackedBatch, first: int, last: int) -> UInt8:
-    """Draw the cells of a row in the colours of their samples."""
-    ends = batch.cu_seqlens[first + 1 : last].cpu().numpy()
-    of = np.searchsorted(ends, _seen(batch, first, last), side="right")
-    table = np.array([_colour(number) for number in range(last - first)], np.uint8).reshape(-1, 3)
-    return _lines(batch, np.broadcast_to(table[of][:, None, None], (len(of), CELL_PX, CELL_PX, 3)))
-
-
-def _draw_tokens(batch: PackedBatch, first: int, last: int) -> UInt8:
-    """Draw the cells of a row with the pixels of their tokens."""
-    seen, side = _seen(batch, first, last), batch.patch
-    pixels = batch.tokens[seen].cpu().numpy().reshape(len(seen), batch.tubelet, side, side, 3)[:, 0]
-    return _lines(batch, resize(pixels, CELL_PX, CELL_PX) if len(seen) else pixels[:, :CELL_PX, :CELL_PX])
 
 
 def _lines(batch: PackedBatch, cells: UInt8) -> UInt8:

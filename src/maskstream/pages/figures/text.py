@@ -13,7 +13,7 @@ from maskstream.pipelines.modalities.image_text.batch import ImageTextBatch
 from maskstream.pipelines.modalities.text.batch import TextBatch
 from maskstream.preprocess.encode.text.tokenizer import load_tokenizer
 
-from .card import Card, Fact, Facts, Figure, Picture, WordPieces, join_picture_row
+from .card import Card, Fact, Facts, Picture, WordPieces, join_picture_row
 from .figures import MaskRow, received, sample_card
 from .image import ImageFigures
 from .pictures import Bool, encode_data_uri, make_darker, picture
@@ -180,12 +180,19 @@ class ImageTextFigures:
             Facts(title=title, items=one.facts[0].items) for title, one, mask in parts if mask is not None and one.facts
         ]
         missing = [f"The loader was built without a mask of the {title.lower()}." for title, _, m in parts if m is None]
+        figures = list(seen.figures)
+        if not batch.box[i].isnan().any():
+            items, words = [_draw_box(batch, i)], "The box it refers to."
+            if batch.segment is not None and batch.segment[i].any():
+                items.append(_draw_segment(batch, batch.segment, i))
+                words = "The box and the pixels it refers to."
+            figures.append(join_picture_row(*items, title="The phrase", words=words))
         return Card(
             key=batch.key[i],
             words=f"{seen.words}; {read.words.partition(',')[0]}",
             label=seen.label,
             facts=tuple(facts),
-            figures=(*self._draw_boxed(batch, i, seen.figures), *read.figures),
+            figures=(*figures, *read.figures),
             missing=tuple(missing),
             icon=seen.icon,
         )
@@ -207,45 +214,34 @@ class ImageTextFigures:
 
     def _draw_referred(self, batch: ImageTextBatch, made: ImageTextBatch, i: int) -> Card:
         """Draw the object of a phrase and the model's result: boxes, and segments if there are any."""
-        items = [self._box(batch, i, "the phrase's box")] if not batch.box[i].isnan().any() else []
-        items.append(self._box(made, i, "the predicted box", image=batch))
+        made = replace(made, image=batch.image)
+        items = [_draw_box(batch, i, "the phrase's box")] if not batch.box[i].isnan().any() else []
+        items.append(_draw_box(made, i, "the predicted box"))
         if batch.segment is not None and batch.segment[i].any():
-            items.append(self._segment(batch, i, "its segment"))
+            items.append(_draw_segment(batch, batch.segment, i, "its segment"))
         if made.segment is not None:
-            items.append(self._segment(made, i, "the predicted segment", image=batch))
+            items.append(_draw_segment(made, made.segment, i, "the predicted segment"))
         phrase = self.text.sample(replace(batch, text_mask=None).texts, i).figures
         pictures = join_picture_row(*items, across=2 if len(items) > 3 else 0)
         return Card(key=batch.key[i], words="", figures=(*phrase, pictures))
 
-    def _draw_boxed(self, batch: ImageTextBatch, i: int, figures: tuple[Figure, ...]) -> tuple[Figure, ...]:
-        """Return the figures, with one of the phrase's object if it has a box."""
-        if batch.box[i].isnan().any():
-            return figures
-        items, words = [self._box(batch, i)], "The box it refers to."
-        if batch.segment is not None and batch.segment[i].any():
-            items, words = [*items, self._segment(batch, i)], "The box and the pixels it refers to."
-        return (*figures, join_picture_row(*items, title="The phrase", words=words))
 
-    def _box(self, batch: ImageTextBatch, i: int, caption: str = "", image: ImageTextBatch | None = None) -> Picture:
-        """Draw the box of a row over its image, or over the image of another batch."""
-        height, width = batch.image.shape[1:3]
-        size = torch.tensor((width, height, width, height))
-        x0, y0, x1, y1 = (batch.box[i].cpu() * size).round(decimals=1).tolist()
-        return Picture(
-            uri=encode_data_uri((image or batch).image[i].cpu().numpy()),
-            alt=f"{caption or 'box'} in {batch.key[i]}",
-            outline=f"M{x0:g} {y0:g}H{x1:g}V{y1:g}H{x0:g}z",
-            columns=width,
-            rows=height,
-            caption=caption,
-            marked=True,
-        )
+def _draw_box(batch: ImageTextBatch, i: int, caption: str = "") -> Picture:
+    """Draw the box of a row over its image."""
+    height, width = batch.image.shape[1:3]
+    x0, y0, x1, y1 = (batch.box[i].cpu() * torch.tensor((width, height) * 2)).round(decimals=1).tolist()
+    return Picture(
+        uri=encode_data_uri(batch.image[i].cpu().numpy()),
+        alt=f"{caption or 'box'} in {batch.key[i]}",
+        outline=f"M{x0:g} {y0:g}H{x1:g}V{y1:g}H{x0:g}z",
+        columns=width,
+        rows=height,
+        caption=caption,
+        marked=True,
+    )
 
-    def _segment(
-        self, batch: ImageTextBatch, i: int, caption: str = "", image: ImageTextBatch | None = None
-    ) -> Picture:
-        """Draw the image of a row, or of another batch, dark except for the segment."""
-        if batch.segment is None:
-            raise ValueError("the batch has no segments to show; pass segments=True to the loader")
-        pixels, shown = (image or batch).image[i].cpu().numpy(), batch.segment[i].cpu().numpy()
-        return picture(make_darker(pixels, ~shown), f"{caption or 'segment'} in {batch.key[i]}", caption)
+
+def _draw_segment(batch: ImageTextBatch, segment: torch.Tensor, i: int, caption: str = "") -> Picture:
+    """Draw the image of a row, dark except for its segment."""
+    pixels = make_darker(batch.image[i].cpu().numpy(), ~segment[i].cpu().numpy())
+    return picture(pixels, f"{caption or 'segment'} in {batch.key[i]}", caption)

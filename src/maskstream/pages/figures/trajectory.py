@@ -224,9 +224,8 @@ class TrajectoryFigures:
         seen, wanted = seen_from(path, path[now]), batch.pose[i, 0, :3].double().numpy()
         nearest = min((seen, mirrored(seen)), key=lambda way: float(np.linalg.norm(way[first, :3] - wanted)))
         every = max(round(_WEDGE_S * fps), 1)
-        return _draw_way(
-            nearest, now=now, wedges=[*range(first - every, -1, -every), *range(now + every, len(nearest), every)]
-        )
+        wedges = [*range(first - every, -1, -every), *range(now + every, len(nearest), every)]
+        return _draw_way(nearest, now=now, wedges=wedges)
 
 
 def _draw_video(batch: TrajectoryBatch) -> VideoBatch:

@@ -249,13 +249,12 @@ def draw_flow_track(
 
 
 def draw_confidence_track(
-    trust: npt.NDArray[np.float32], word: str, times: Sequence[float], grid: Grid, size: tuple[int, int]
+    trust: npt.NDArray[np.float32], times: Sequence[float], grid: Grid, size: tuple[int, int]
 ) -> FrameTrack:
     """Return the track of the confidence of a clip's flow, for each frame except the first.
 
     Args:
         trust: Confidence (T-1, h, w) in [0, 1].
-        word: Name of the source.
         times: Times of the frames in seconds.
         grid: Grid of the tokens.
         size: Height and width of the images.
@@ -263,9 +262,9 @@ def draw_confidence_track(
     grey = np.rint(255 * trust).astype(np.uint8)[..., None].repeat(3, axis=-1)
     drawn = [cv2.resize(one, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT).astype(np.uint8) for one in grey]
     return FrameTrack(
-        name=f"trust-{word}",
-        title=f"Confidence, {word}",
-        heading=f"Confidence of {word}.",
+        name="trust",
+        title="Confidence",
+        heading="Confidence.",
         words="White where the previous frame, warped along the flow, explains the cell; black where it does not, or "
         "where the source has no vector.",
         pictures=(None, *(picture(one, f"confidence {f}") for f, one in enumerate(drawn, start=2))),
