@@ -11,7 +11,7 @@ from rich.markup import escape
 from maskstream.pipelines.modalities.settings import CacheSettings
 from maskstream.shards.flag import DataFlag, ModelFlag, OutputFlag, RunFlag, split_list
 
-from .options import ClipOptions, Component, Masks, Own, Samples, Set, ViewOptions, assign
+from .options import ClipOptions, Component, Masks, Own, Samples, Set, ViewOptions, assign, open_split
 from .terminal import Data, Device, Json, console, errors, say, tabulate, tell, working
 
 if TYPE_CHECKING:
@@ -35,12 +35,9 @@ def preview(
     video, both over one time axis. Image: the image, and its visible tokens. Points: the cloud from two angles, and its
     voxels. Mesh: the field, and the visible part of the graph. The modality is read from the shards' dataset.json.
     """
-    from maskstream.modalities import modality_of
     from maskstream.pages.preview import preview as write
-    from maskstream.shards.format.manifest import Manifest
 
-    manifest = Manifest.load(data)
-    modality = modality_of(manifest, clip.modality)
+    manifest, modality = open_split(data, clip.modality)
     first, *others = (modality.shown(manifest, clip.settings, some) for some in modality.compared(clip.mask))
     page = write(modality, manifest, first, others=others, out=out, samples=samples, seed=seed)
     say(f"wrote {page}")
@@ -108,18 +105,15 @@ def gallery(
     to the published masks that fit. Sample media are downloaded from the Python package index; the page lists media
     that could not be fetched.
     """
-    from maskstream.modalities import modality_of
     from maskstream.pages.gallery import Media, first_clip, own_gallery
     from maskstream.pages.gallery import gallery as write
     from maskstream.samples.gallery import fetch_gallery_media
-    from maskstream.shards.format.manifest import Manifest
 
     data = of or data
     if mask:
         if data is None:
             raise ValueError(f"--mask {mask[0]} is drawn on the samples of a split; pass a split with --data")
-        manifest = Manifest.load(data)
-        modality = modality_of(manifest, own)
+        manifest, modality = open_split(data, own)
         say(f"wrote {own_gallery(modality, manifest, mask, out, settings=set_, samples=samples, seed=seed)}")
         return
     if set_ or own:

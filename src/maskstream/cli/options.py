@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from typer.core import TyperCommand
@@ -12,8 +13,10 @@ from maskstream.shards.config.base import KIND, VERSION
 from maskstream.shards.flag import DataFlag, RunFlag
 
 if TYPE_CHECKING:
+    from maskstream.modality import Modality
     from maskstream.pipelines.modalities.data import DataConfig
     from maskstream.preprocess import Executor
+    from maskstream.shards.format.manifest import Manifest
 
 Set = Annotated[
     Sequence[str],
@@ -84,6 +87,22 @@ def assign(**short: object) -> list[str]:
     given = {name: value for name, value in short.items() if value not in (None, ())}
     single = {name: value[0] for name, value in given.items() if isinstance(value, tuple) and len(value) == 1}
     return [f"{name}={json.dumps(value)}" for name, value in (given | single).items()]
+
+
+def open_split(location: str, own: str | None = None, *, run: Path | None = None) -> "tuple[Manifest, Modality]":
+    """Open a split, and return it with its modality.
+
+    Args:
+        location: Location of the split.
+        own: Name of the modality, if it was given.
+        run: Folder of a run whose recipe may select a special way to load the split.
+    """
+    from maskstream.modalities import modality_of
+    from maskstream.shards.format.manifest import Manifest
+    from maskstream.train.core.run_folder import run_recipe
+
+    manifest = Manifest.load(location)
+    return manifest, modality_of(manifest, own, data=None if run is None else run_recipe(run).data)
 
 
 class DataCommand(TyperCommand):

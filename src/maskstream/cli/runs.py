@@ -18,6 +18,7 @@ from maskstream.shards.flag import DataFlag, ModelFlag, OutputFlag, RunFlag
 from maskstream.shards.named import nearest
 from maskstream.train.core.options import EmbedOptions, FineTuneOptions, SameSplit
 
+from .options import open_split
 from .terminal import INTERRUPTED, Json, say, show, tabulate, tell, working
 
 if TYPE_CHECKING:
@@ -118,13 +119,10 @@ def embed(
 
         done = write_embeddings(run, data, out, replace(options, progress=shown))
         if page is not None:
-            from maskstream.modalities import modality_of
             from maskstream.pages.embedded import write_map
-            from maskstream.shards.format.manifest import Manifest
-            from maskstream.train.core.run_folder import run_recipe
 
-            split = Manifest.load(data)
-            write_map(modality_of(split, data=run_recipe(run).data), split, out, page)
+            split, modality = open_split(data, run=run)
+            write_map(modality, split, out, page)
     files = [str(path) for path in done.files]
     named = files[0] if len(files) == 1 else f"{files[0]} and {len(files) - 1} more"
     facts = {"files": files, "samples": done.samples, "width": done.width, "skipped": done.skipped}
@@ -153,17 +151,13 @@ def report(
     page: first the settings that differ, then their scores, in a column each.
     """
     with working(f"opening {', '.join(map(str, runs))} and {data}"):
-        from maskstream.modalities import modality_of
         from maskstream.pages.report.compared import compare_runs
         from maskstream.pages.report.report import follow_run, write_report
-        from maskstream.shards.format.manifest import Manifest
-        from maskstream.train.core.run_folder import run_recipe
 
-        split = Manifest.load(data)
         run, *others = runs
         if follow and others:
             raise ValueError(f"--follow takes one run, got {len(runs)}; pass only the run that is being trained")
-        modality = modality_of(split, data=run_recipe(run).data)
+        split, modality = open_split(data, run=run)
         if others:
             if unseen is not None:
                 raise ValueError(

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from maskstream.modality import Modality
-from maskstream.shards.format.manifest import Manifest
+from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.shards.format.tokenizer import read_tokenizer, read_tokenizer_facts
 from maskstream.train.core.model import ModelConfig
 from maskstream.train.core.process import CPU, compute_threads
@@ -33,7 +33,7 @@ GENERATES: dict[type[ModelConfig[Any]], Drawn] = {
 
 def generated_texts(
     run: str | Path,
-    data: Manifest,
+    location: SplitLocation,
     text: str,
     *,
     blanks: int,
@@ -47,7 +47,7 @@ def generated_texts(
 
     Args:
         run: Folder of the run.
-        data: A split with the run's tokenizer.
+        location: Location of a split with the run's tokenizer.
         text: Beginning of the texts; each [MASK] in it is filled in.
         blanks: Number of further tokens to fill in behind it.
         count: Number of texts.
@@ -67,6 +67,7 @@ def generated_texts(
         raise ValueError(
             f"{run} contains a {type(model).__name__}, which does not write text; pass a run of a text model"
         )
+    data = Manifest.load(location)
     facts = read_tokenizer_facts(data.location, data.info)
     if facts.mask is None:
         raise ValueError(f"the tokenizer of {data} has no [MASK]; pass the split that the run was trained on")

@@ -272,10 +272,8 @@ def draw_flow_picture(vectors: Float, valid: Bool, scale_px: float, size: tuple[
     """
     good = usable(vectors, valid)
     colours = paint_motion(np.where(good[..., None], -vectors, 0.0).astype(np.float32), scale_px)
-    if vectors.shape[0] > size[0]:
-        colours = cv2.resize(colours, size[::-1], interpolation=cv2.INTER_AREA).astype(np.uint8)
-    else:
-        colours = cv2.resize(colours, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT).astype(np.uint8)
+    way = cv2.INTER_AREA if vectors.shape[0] > size[0] else cv2.INTER_NEAREST_EXACT
+    colours = cv2.resize(colours, size[::-1], interpolation=way).astype(np.uint8)
     known = cv2.resize(good.astype(np.uint8), size[::-1], interpolation=cv2.INTER_NEAREST_EXACT).astype(bool)
     return np.where(known[..., None], colours, draw_hatch(size)[..., None]).astype(np.uint8)
 
