@@ -315,8 +315,8 @@ def _parts(paper: Paper) -> Iterator[str]:
     yield from ("## Train" if paper.recipes else "## Run", "", "```", *map(_fold, _commands(paper)), "```", "")
     rows = [row for name in paper.recipes for row in _figures(name)]
     if rows:
-        head = "| recipe | data | CPU time | metric | [result](../recipes.md) | training-free baseline |"
-        yield from ("## Results", "", head, "|---|---|---:|---|---:|---|", *rows, "")
+        head = "| recipe | [result](../recipes.md) | training-free baseline | metric | data | CPU time |"
+        yield from ("## Results", "", head, "|---|---:|---|---|---|---:|", *rows, "")
     if paper.recipes:
         yield from ("## Recipes", "")
         yield from (line for name in paper.recipes for line in _of_recipe(name))
@@ -364,7 +364,7 @@ def _figures(recipe: str) -> Iterator[str]:
         if line.startswith(f"| `{recipe}` |"):
             name, data, _, seconds, metric, median, baseline, _ = line.strip("| ").split(" | ")
             time = f"{seconds} s" if int(seconds) < 90 else f"{round(int(seconds) / 60)} min"
-            yield f"| {name} | {data} | {time} | {metric} | {median.split(' (')[0]} | {baseline} |"
+            yield f"| {name} | {median.split(' (')[0]} | {baseline} | {metric} | {data} | {time} |"
 
 
 def _of_recipe(name: str) -> Iterator[str]:
