@@ -21,12 +21,8 @@ from .pipelines.every_modality import LOADERS, described
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-BLOCK = re.compile(r"(<!-- examples/\S+ -->\n)?^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
-"""A block that names a file of examples/ is that file, which tests/examples/ and tests/train/ run."""
-BLOCKS = {
-    str(page.relative_to(ROOT)): [code for script, code in BLOCK.findall(page.read_text()) if not script]
-    for page in PAGES
-}
+BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
+BLOCKS = {str(page.relative_to(ROOT)): BLOCK.findall(page.read_text()) for page in PAGES}
 ELSEWHERE = {
     "README.md": "tests/test_readme.py",
     "docs/fields.md": "tests/examples/test_fields.py",

@@ -138,14 +138,6 @@ def test_pages_for_users_send_nobody_to_a_source_file(page: Path) -> None:
     assert sources.findall(TEXTS[page]) == []
 
 
-def test_scripts_in_pages_are_the_files_that_they_name() -> None:
-    with_scripts = doc_tool("snippets").with_scripts
-    for page, text in TEXTS.items():
-        assert with_scripts(text) == text, f"{page.name}: run `python docs/site/snippets.py`"
-    shown = {name for text in TEXTS.values() for name in re.findall(r"^<!-- (examples/\S+) -->$", text, re.MULTILINE)}
-    assert shown
-
-
 def test_pictures_are_small_and_each_is_shown() -> None:
     files = sorted(PICTURES.iterdir())
     assert max(path.stat().st_size for path in files) < 200_000
