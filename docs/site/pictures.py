@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maskstream.pages.figures.card import Card, Drawing, PictureGrid, Section, WordPieces
-from maskstream.pages.figures.pictures import LUMA, Bool, UInt8, draw_hatch, grown, resize
+from maskstream.pages.figures.pictures import LUMA, draw_hatch, grown, resize
 from maskstream.pages.gallery import views
 from maskstream.pages.gallery.page import list_gallery_sections
 from maskstream.pages.gallery.scheme import Corridor, GalleryScene, Media
@@ -28,6 +28,7 @@ from maskstream.pipelines.flow.picture import choose_flow_scale, flow_to_image
 from maskstream.pipelines.masks import SCHEMES, Tube
 from maskstream.pipelines.stream.order import Order
 from maskstream.samples.gallery import fetch_gallery_media
+from maskstream.shards.arrays import Bools, UInt8s
 
 ROOT = Path(__file__).parents[2]
 
@@ -69,7 +70,7 @@ def box(x: float, y: float, width: float, height: float, colour: str, opacity: f
     )
 
 
-def of_card(card: Card) -> UInt8 | str:
+def of_card(card: Card) -> UInt8s | str:
     """The first figure of a card: a text, a drawing, or the first of its pictures."""
     match card.figures[0]:
         case WordPieces() as words:
@@ -81,7 +82,7 @@ def of_card(card: Card) -> UInt8 | str:
     raise TypeError(f"no picture is made of the card {card.key!r}")
 
 
-def decode(uri: str) -> UInt8:
+def decode(uri: str) -> UInt8s:
     """The pixels (H, W, 3) of a `data:` address."""
     data = np.frombuffer(base64.b64decode(uri.partition(",")[2]), np.uint8)
     return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1], np.uint8)
@@ -180,7 +181,7 @@ def life_svg() -> str:
     return svg(width, len(STAGES) * (height + gap) - gap, "".join(shapes))
 
 
-Found = dict[str, UInt8 | str]
+Found = dict[str, UInt8s | str]
 """Pictures by file name."""
 GAP_PX = 4
 MOVING_SEED = 283
@@ -217,13 +218,13 @@ def doc_pictures(media: Media, sections: Iterable[Section], seed: int = 0) -> Fo
     return Found({name: made if isinstance(made, str) else in_steps(made) for name, made in found.items()})
 
 
-def in_steps(picture: UInt8) -> UInt8:
+def in_steps(picture: UInt8s) -> UInt8s:
     """The picture with fewer levels of each colour, which costs two thirds of the bytes and is hardly seen."""
     levels = np.rint(picture.astype(np.float32) / _STEP) * _STEP
     return levels.clip(0, 255).astype(np.uint8)
 
 
-def write_pictures(pictures: Mapping[str, UInt8 | str], folder: Path) -> list[str]:
+def write_pictures(pictures: Mapping[str, UInt8s | str], folder: Path) -> list[str]:
     """Writes the pictures that `folder` does not show already; returns the names of the files written."""
     folder.mkdir(parents=True, exist_ok=True)
     fresh = [name for name, made in sorted(pictures.items()) if not shows(folder / name, made)]
@@ -233,7 +234,7 @@ def write_pictures(pictures: Mapping[str, UInt8 | str], folder: Path) -> list[st
     return fresh
 
 
-def shows(path: Path, made: UInt8 | str) -> bool:
+def shows(path: Path, made: UInt8s | str) -> bool:
     """Whether the file is there and shows the picture: the same SVG, or the same pixels but for rounding."""
     if not path.exists():
         return False
@@ -247,12 +248,12 @@ def shows(path: Path, made: UInt8 | str) -> bool:
     )
 
 
-def _seen(picture: UInt8) -> npt.NDArray[np.int16]:
+def _seen(picture: UInt8s) -> npt.NDArray[np.int16]:
     """The picture without colours where it is transparent, which files do not keep."""
     return np.where((picture[..., 3:] == 0).any(axis=2, keepdims=True), 0, picture).astype(np.int16)
 
 
-def masked(picture: UInt8, hidden: Bool, cell: int, *, theme: str = "dark", token: Bool | None = None) -> UInt8:
+def masked(picture: UInt8s, hidden: Bools, cell: int, *, theme: str = "dark", token: Bools | None = None) -> UInt8s:
     """`picture` with `cell` pixels a token; `hidden` tokens (rows, columns) nearly have the colour of the page.
 
     Those of `token` enter as the mask token and are hatched.
@@ -267,21 +268,21 @@ def masked(picture: UInt8, hidden: Bool, cell: int, *, theme: str = "dark", toke
     return np.asarray(out.clip(0, 255), dtype=np.uint8)
 
 
-def beside(pictures: Sequence[UInt8]) -> UInt8:
+def beside(pictures: Sequence[UInt8s]) -> UInt8s:
     """The pictures side by side on one middle line, with transparent gaps."""
     return _joined([one.swapaxes(0, 1) for one in pictures]).swapaxes(0, 1)
 
 
-def below(pictures: Sequence[UInt8]) -> UInt8:
+def below(pictures: Sequence[UInt8s]) -> UInt8s:
     """The pictures one below the other, with transparent gaps."""
     return _joined(pictures)
 
 
-def _joined(pictures: Sequence[UInt8]) -> UInt8:
+def _joined(pictures: Sequence[UInt8s]) -> UInt8s:
     if len(pictures) == 1:
         return pictures[0]
     width = max(one.shape[1] for one in pictures)
-    parts: list[UInt8] = []
+    parts: list[UInt8s] = []
     for one in pictures:
         solid = one if one.shape[2] == 4 else np.dstack([one, np.full(one.shape[:2], 255, np.uint8)])
         left = (width - one.shape[1]) // 2
@@ -290,22 +291,22 @@ def _joined(pictures: Sequence[UInt8]) -> UInt8:
     return np.concatenate(parts)
 
 
-def _turned(picture: UInt8) -> UInt8:
+def _turned(picture: UInt8s) -> UInt8s:
     """Blue before red, as OpenCV has them."""
     way = cv2.COLOR_RGBA2BGRA if picture.shape[2] == 4 else cv2.COLOR_RGB2BGR
     return np.asarray(cv2.cvtColor(np.ascontiguousarray(picture), way), dtype=np.uint8)
 
 
-def _webp(picture: UInt8) -> bytes:
+def _webp(picture: UInt8s) -> bytes:
     _, data = cv2.imencode(".webp", _turned(picture), [cv2.IMWRITE_WEBP_QUALITY, 101])
     return bytes(data.tobytes())
 
 
-def _strip(frames: UInt8, hidden: Bool, cell: int, theme: str = "dark") -> UInt8:
+def _strip(frames: UInt8s, hidden: Bools, cell: int, theme: str = "dark") -> UInt8s:
     return beside([masked(frame, plane, cell, theme=theme) for frame, plane in zip(frames, hidden, strict=True)])
 
 
-def _of_clip(clip: UInt8, seed: int) -> Found:
+def _of_clip(clip: UInt8s, seed: int) -> Found:
     """The clip, its flow and its motion-guided mask over time for both themes; and its schemes."""
     scene, frames = views.make_clip_scene(clip), resize(clip, views.SIDE_PX, views.SIDE_PX)
     shown, found = frames[::2], Found()
@@ -349,7 +350,7 @@ def _of_pictures(media: Media, seed: int) -> Found:
     return found
 
 
-def _of_sound(speech: npt.NDArray[np.float32], clip: UInt8 | None, seed: int) -> Found:
+def _of_sound(speech: npt.NDArray[np.float32], clip: UInt8s | None, seed: int) -> Found:
     """The schemes of sounds, a sound, and a clip with its sound."""
     scenes, found, sound = views.make_sound_scenes(speech), Found(), _NAMED["audio-mae"]
     scene = scenes(sound)
@@ -365,7 +366,7 @@ def _of_sound(speech: npt.NDArray[np.float32], clip: UInt8 | None, seed: int) ->
     return found
 
 
-def _of_walk(walk: Corridor, seed: int) -> UInt8:
+def _of_walk(walk: Corridor, seed: int) -> UInt8s:
     """Colours and depth of a walk, the same places hidden in both."""
     colours, depth = walk
     near = np.rint(255 * (1 - np.minimum(depth, _FAR_MM) / _FAR_MM)).astype(np.uint8)

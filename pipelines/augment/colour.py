@@ -7,6 +7,7 @@ from typing import Annotated
 import numpy as np
 import numpy.typing as npt
 
+from maskstream.shards.arrays import UInt8s
 from maskstream.shards.config import Config
 from maskstream.shards.limits import Bounds, NaturalFloat, Proportion
 
@@ -38,7 +39,7 @@ class ColourJitter(Config):
     share: Proportion = 1.0
     """Probability of any change."""
 
-    def __call__(self, image: npt.NDArray[np.uint8], rng: np.random.Generator) -> None:
+    def __call__(self, image: UInt8s, rng: np.random.Generator) -> None:
         """Change the colours of `image`, uint8 (H, W, 3), RGB, in place."""
         if rng.random() >= self.share:
             return

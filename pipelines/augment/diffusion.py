@@ -16,10 +16,10 @@ from math import pi
 from typing import Annotated
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from maskstream.shards.arrays import Float32s
 from maskstream.shards.config import Config
 from maskstream.shards.limits import Bounds, ProperProportion
 
@@ -37,7 +37,7 @@ class Noise(Config, ABC):
         from almost 1.
         """
 
-    def draw(self, shape: tuple[int, ...], rng: np.random.Generator) -> tuple[int, npt.NDArray[np.float32]]:
+    def draw(self, shape: tuple[int, ...], rng: np.random.Generator) -> tuple[int, Float32s]:
         """Draw a uniform time, and standard normal noise of the given shape, float32."""
         time = int(rng.integers(self.times))
         return time, rng.standard_normal(shape, dtype=np.float32)

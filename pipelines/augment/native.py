@@ -5,25 +5,23 @@ from math import log
 from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 
 from maskstream.pipelines.stream.shares import Schedule
+from maskstream.shards.arrays import Float64s, Int64s
 from maskstream.shards.config import Config
 from maskstream.shards.limits import Interval, PositiveInt, Proportion
 
 from .crop import Crop
-
-Int64Array = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class NativeCrops:
     """Crops of N images: width and height in source pixels, rows and columns of patches, int64 (N,) each."""
 
-    width: Int64Array
-    height: Int64Array
-    rows: Int64Array
-    columns: Int64Array
+    width: Int64s
+    height: Int64s
+    rows: Int64s
+    columns: Int64s
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,10 +105,10 @@ class Native(Config):
 
     def crops(
         self,
-        width: Int64Array,
-        height: Int64Array,
-        numbers: npt.NDArray[np.float64],
-        steps: Int64Array | None = None,
+        width: Int64s,
+        height: Int64s,
+        numbers: Float64s,
+        steps: Int64s | None = None,
     ) -> NativeCrops:
         """Compute the crops of N images; call on a resolved config.
 
@@ -121,7 +119,7 @@ class Native(Config):
             steps: int64 (N,), time steps of clips, which share `least` and `most`; None for one each. `most` must
                 suffice for `multiple` x `multiple` tokens in each.
         """
-        times: Int64Array = np.ones_like(width) if steps is None else steps
+        times: Int64s = np.ones_like(width) if steps is None else steps
         low, high = self.scale or (1.0, 1.0)
         if whole := low == 1.0:
             wide, tall = width, height

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from maskstream.shards.arrays import Float32s, Int64s
 from maskstream.shards.config import Config
 from maskstream.shards.limits import NaturalInt, PositiveFloat, Proportion
 
@@ -21,7 +21,7 @@ class RollGain(Config):
 
     alpha: PositiveFloat = 10.0
 
-    def __call__(self, waveform: npt.NDArray[np.float32], rng: np.random.Generator) -> npt.NDArray[np.float32]:
+    def __call__(self, waveform: Float32s, rng: np.random.Generator) -> Float32s:
         """Augment a waveform, float32 (n, channels); all channels get the same shift and gain."""
         offset, gain = int(rng.integers(max(len(waveform), 1))), 0.5 + rng.beta(self.alpha, self.alpha)
         return np.roll(waveform, offset, axis=0) * np.float32(gain)
@@ -41,7 +41,7 @@ class SpecAugment(Config):
     time: NaturalInt = 192
     freq: NaturalInt = 48
 
-    def draw(self, frames: int, bins: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    def draw(self, frames: int, bins: int, rng: np.random.Generator) -> Int64s:
         """Draw the strips, int64 (4,): frames [t0, t1) and bins [f0, f1)."""
         edges = []
         for most, length in ((self.time, frames), (self.freq, bins)):

@@ -5,14 +5,14 @@ from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
+from maskstream.shards.arrays import Float32s, UInt8s
 from maskstream.shards.config import Config
 from maskstream.shards.named import imported
 
 from .colour import ColourJitter
 
-ArrayT = TypeVar("ArrayT", npt.NDArray[np.uint8], npt.NDArray[np.float32])
+ArrayT = TypeVar("ArrayT", UInt8s, Float32s)
 
 
 class Transform(Config, ABC):
@@ -26,7 +26,7 @@ class Transform(Config, ABC):
 
     __slots__ = ()
 
-    def change_frames(self, frames: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+    def change_frames(self, frames: UInt8s, rng: np.random.Generator) -> UInt8s:
         """Change the frames of one view, after crop, resize and colour jitter, and before its mask is drawn.
 
         Args:
@@ -38,7 +38,7 @@ class Transform(Config, ABC):
         """
         raise NotImplementedError
 
-    def change_waveform(self, waveform: npt.NDArray[np.float32], rng: np.random.Generator) -> npt.NDArray[np.float32]:
+    def change_waveform(self, waveform: Float32s, rng: np.random.Generator) -> Float32s:
         """Change the waveform of one view, after mixup, roll and gain, and before its spectrogram is computed.
 
         Args:
@@ -105,8 +105,8 @@ def changed(made: ArrayT, given: ArrayT, transform: Transform) -> ArrayT:
 
 
 def change_waveform(
-    transform: Transform | None, waveform: npt.NDArray[np.float32], draw: Callable[[str], np.random.Generator]
-) -> npt.NDArray[np.float32]:
+    transform: Transform | None, waveform: Float32s, draw: Callable[[str], np.random.Generator]
+) -> Float32s:
     """Return a changed copy of a waveform, float32 (n, channels), or the waveform itself if nothing changes."""
     if transform is None or not transform.has_waveform:
         return waveform
@@ -124,7 +124,7 @@ class FrameChanges(NamedTuple):
         """Description of the first change; "" for none."""
         return "colour jitter" if self.colour is not None else "a transform" if self.transform is not None else ""
 
-    def apply(self, frames: npt.NDArray[np.uint8], draw: Callable[[str], np.random.Generator]) -> None:
+    def apply(self, frames: UInt8s, draw: Callable[[str], np.random.Generator]) -> None:
         """Change frames, uint8 (T, H, W, 3), in place; `draw` creates the generator of a purpose."""
         if self.colour is not None:
             # Treat all frames as one image, so that they get the same colours.

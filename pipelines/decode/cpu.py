@@ -26,15 +26,16 @@ from av.video.frame import VideoFrame
 from maskstream.pipelines.augment.crop import Crop
 from maskstream.pipelines.flow.codec import Motion, ask_for_vectors
 from maskstream.pipelines.flow.codec import motion_vectors as motion_vectors_of
+from maskstream.shards.arrays import Float64s, Int16s, Int64s, UInt8s
 from maskstream.shards.errors import DataError
 from maskstream.shards.media.gop_notes import KeyFlow
 from maskstream.shards.media.limits import most_pixels
-from maskstream.shards.media.mp4 import DECODERS, Int64Array, Mp4Error, Packets, Track, read_fragments, track_of
+from maskstream.shards.media.mp4 import DECODERS, Mp4Error, Packets, Track, read_fragments, track_of
 
 _H264_SLICE, _H264_IDR = 1, 5
 
 
-def select_pts(packets: Packets, first_frame: int, numbers: Int64Array) -> Int64Array:
+def select_pts(packets: Packets, first_frame: int, numbers: Int64s) -> Int64s:
     """Return the presentation times of frames `numbers`, in a run of GOPs that starts at frame `first_frame`.
 
     Hidden frames, and frames displayed before the first keyframe, which belong to the previous GOP, are not counted.
@@ -49,11 +50,11 @@ def select_pts(packets: Packets, first_frame: int, numbers: Int64Array) -> Int64
         raise Mp4Error(
             f"frames {numbers.min()}..{numbers.max()} are outside the {len(shown)} frames starting at {first_frame}"
         )
-    pts: Int64Array = shown[places]
+    pts: Int64s = shown[places]
     return pts
 
 
-def select_packets_for(data: memoryview, track: Track, packets: Packets, pts: Int64Array) -> Int64Array:
+def select_packets_for(data: memoryview, track: Track, packets: Packets, pts: Int64s) -> Int64s:
     """Return the indexes (in decoding order) of the packets needed to decode the frames shown at `pts`.
 
     In H.264, unneeded frames that nothing references (nal_ref_idc 0) are skipped, as are packets between the last
@@ -97,8 +98,6 @@ def parse_h264_kind(data: memoryview, start: int, size: int, length_size: int) -
     return True, False
 
 
-UInt8Array = npt.NDArray[np.uint8]
-
 _DECODERS_PER_THREAD = 4
 _FULL_RANGE, _BT709 = 2, 1
 _BLACK = 16  # black level in limited range; lower values are black too
@@ -124,7 +123,7 @@ class DecodedFrames:
 
     frames: list[VideoFrame]
     """T frames; a repeated frame number returns the same object."""
-    pts_s: npt.NDArray[np.float64]
+    pts_s: Float64s
     """float64 (T,): seconds from the start of the video."""
     vectors: dict[int, Motion]
     """Motion vectors or stored flow by frame number, for requested frames that have any."""
@@ -170,11 +169,11 @@ def decode_frames(
     header: bytes | Track,
     fragments: memoryview,
     first_frame: int,
-    numbers: Int64Array,
+    numbers: Int64s,
     *,
     size: tuple[int, int],
     packets: Packets | None = None,
-    vectors_of: Int64Array | None = None,
+    vectors_of: Int64s | None = None,
     stored: Mapping[int, KeyFlow] = MappingProxyType({}),
     whole: int | None = None,
 ) -> DecodedFrames:
@@ -212,7 +211,7 @@ class CodedFrames:
     packets: list[av.Packet[Stream]]
     pts: list[int]
     """Presentation times of the clip's frames, then of the frames in `moving`."""
-    pts_s: npt.NDArray[np.float64]
+    pts_s: Float64s
     """float64 (T,): times of the clip's frames in seconds."""
     moving: list[int]
     """Numbers of the frames whose motion is requested."""
@@ -222,9 +221,9 @@ def find_coded(
     header: bytes | Track,
     fragments: memoryview,
     first_frame: int,
-    numbers: Int64Array,
+    numbers: Int64s,
     packets: Packets | None = None,
-    vectors_of: Int64Array | None = None,
+    vectors_of: Int64s | None = None,
     whole: int | None = None,
 ) -> CodedFrames:
     """Find the packets that `decode_frames` decodes; same arguments.
@@ -252,8 +251,8 @@ def find_coded(
 
 
 def _find_packets(
-    fragments: memoryview, track: Track, whole: int | None, first_frame: int, frames: Int64Array
-) -> tuple[list[av.Packet[Stream]], Int64Array] | None:
+    fragments: memoryview, track: Track, whole: int | None, first_frame: int, frames: Int64s
+) -> tuple[list[av.Packet[Stream]], Int64s] | None:
     """Find the packets to decode and the pts of the frames with a kernel; None if it does not support the data."""
     if track.codec != "h264" or len(track.extradata) < 5 or not fragments:
         return None
@@ -312,7 +311,7 @@ def decode_keyframe(
     return by_pts[int(alone.pts[0])], coded
 
 
-def _select_packets(track: Track, data: memoryview, packets: Packets, pts: Int64Array) -> list[av.Packet[Stream]]:
+def _select_packets(track: Track, data: memoryview, packets: Packets, pts: Int64s) -> list[av.Packet[Stream]]:
     """Build the packets to decode for the frames shown at `pts`."""
     needed = select_packets_for(data, track, packets, pts)
     columns = packets.start[needed], packets.size[needed], packets.pts[needed]
@@ -357,7 +356,7 @@ def _decode(
     return found, coded
 
 
-def to_rgb(frames: list[VideoFrame], crop: Crop, size: tuple[int, int], out: UInt8Array) -> None:
+def to_rgb(frames: list[VideoFrame], crop: Crop, size: tuple[int, int], out: UInt8s) -> None:
     """Crop, resize and convert each frame into `out`, uint8 (T, H, W, 3), C-contiguous, with (H, W) = `size`.
 
     `crop` is in pixels of the frames, with even offsets and sizes (4:2:0 chroma); its flip is applied last. Resizing is
@@ -380,9 +379,7 @@ def to_rgb(frames: list[VideoFrame], crop: Crop, size: tuple[int, int], out: UIn
             out[t] = out[at[id(frame)]]
 
 
-def to_tokens(
-    frames: list[VideoFrame], crop: Crop, grid: tuple[int, int], chosen: npt.NDArray[np.int64], out: UInt8Array
-) -> None:
+def to_tokens(frames: list[VideoFrame], crop: Crop, grid: tuple[int, int], chosen: Int64s, out: UInt8s) -> None:
     """Crop, resize and convert the chosen tokens of a clip into `out`, uint8 (K, tubelet, p, p, 3), C-contiguous.
 
     Pixels are identical to the whole clip's from `to_rgb`.
@@ -432,7 +429,7 @@ def read_colours(frame: VideoFrame) -> tuple[str, bool]:
     return "bt709" if frame.colorspace == _BT709 else "bt601", frame.color_range == _FULL_RANGE
 
 
-def cut_planes(frame: VideoFrame, crop: Crop) -> list[UInt8Array]:
+def cut_planes(frame: VideoFrame, crop: Crop) -> list[UInt8s]:
     """Return views of the crop in the Y, U and V planes; nothing is copied."""
     views = []
     y, x, rows, columns = crop.y, crop.x, crop.height, crop.width
@@ -445,7 +442,7 @@ def cut_planes(frame: VideoFrame, crop: Crop) -> list[UInt8Array]:
 
 
 @cache
-def build_rgb_matrix(standard: str, full_range: bool) -> npt.NDArray[np.float64]:
+def build_rgb_matrix(standard: str, full_range: bool) -> Float64s:
     """Return the 3 x 4 matrix from (Y, U, V, 1) in [0, 255] to (R, G, B), from the standard's luma coefficients;
     read-only.
     """
@@ -466,7 +463,7 @@ def build_rgb_matrix(standard: str, full_range: bool) -> npt.NDArray[np.float64]
 
 
 @cache
-def compute_colour_numbers(standard: str, full_range: bool) -> npt.NDArray[np.int16]:
+def compute_colour_numbers(standard: str, full_range: bool) -> Int16s:
     """Return the integers of the RGB conversion, int16 (6,), read-only: the black level, and the weights of Y in all
     channels, of V in red, of U and V in green, and of U in blue.
 
@@ -484,9 +481,9 @@ def compute_colour_numbers(standard: str, full_range: bool) -> npt.NDArray[np.in
 class CropPlanes:
     """Crop of T frames in 4:2:0."""
 
-    luma: UInt8Array
+    luma: UInt8s
     """uint8 (T, h, w)."""
-    chroma: UInt8Array
+    chroma: UInt8s
     """uint8 (T, 2, ceil(h / 2), ceil(w / 2)): U and V."""
     flip: bool
     """Whether the output is mirrored."""
@@ -500,14 +497,14 @@ def allocate_planes(
     of: tuple[int, ...],
     height: int,
     width: int,
-    empty: Callable[[tuple[int, ...], npt.DTypeLike], UInt8Array] = np.empty,
-) -> tuple[UInt8Array, UInt8Array]:
+    empty: Callable[[tuple[int, ...], npt.DTypeLike], UInt8s] = np.empty,
+) -> tuple[UInt8s, UInt8s]:
     """Allocate luma uint8 (*of, H, W) and chroma (*of, 2, ceil(H / 2), ceil(W / 2)); `empty` allocates an array."""
     luma = empty((*of, height, width), np.uint8)
     return luma, empty((*of, 2, -(-height // 2), -(-width // 2)), np.uint8)
 
 
-def crop_planes(frames: list[VideoFrame], crop: Crop, into: tuple[UInt8Array, UInt8Array] | None = None) -> CropPlanes:
+def crop_planes(frames: list[VideoFrame], crop: Crop, into: tuple[UInt8s, UInt8s] | None = None) -> CropPlanes:
     """Crop the planes of frames; `crop` is in pixels of the frames, with even offsets and sizes.
 
     `into` is memory for luma and chroma; by default it is allocated.

@@ -12,7 +12,8 @@ from functools import cache
 import torch
 from av.video.frame import VideoFrame
 
-from maskstream.shards.media.mp4 import Int64Array, Packets, Track
+from maskstream.shards.arrays import Int64s
+from maskstream.shards.media.mp4 import Packets, Track
 
 from .cpu import PLANAR_420, parse_h264_kind
 
@@ -27,9 +28,7 @@ _LENGTH_SIZE_AT = {"h264": 4, "hevc": 21}
 """Position of the length size in avcC and hvcC."""
 
 
-def refused(
-    device: str, track: Track, data: memoryview, packets: Packets, kept: Int64Array, size: tuple[int, int]
-) -> str:
+def refused(device: str, track: Track, data: memoryview, packets: Packets, kept: Int64s, size: tuple[int, int]) -> str:
     """Return why the decoder on the type of device `device` cannot decode the packets `kept`; "" if it can.
 
     `size` is the width and height in pixels. The keyframe is checked separately by `describe_unusual`.

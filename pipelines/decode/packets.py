@@ -7,10 +7,10 @@ where they would raise an error, or for boxes that shards do not contain, so tha
 import numpy as np
 import numpy.typing as npt
 
+from maskstream.shards.arrays import Int64s
 from maskstream.shards.jit import kernel
 
 Bytes = npt.NDArray[np.uint8]
-Int64s = npt.NDArray[np.int64]
 
 _MOOF, _TRAF, _TFHD, _TFDT, _TRUN = (int.from_bytes(name) for name in (b"moof", b"traf", b"tfhd", b"tfdt", b"trun"))
 _MOST = 4096  # packets of a run; longer GOPs are rare

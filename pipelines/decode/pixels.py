@@ -11,18 +11,18 @@ from llvmlite import ir
 from numba import types
 from numba.np.numpy_support import carray
 
+from maskstream.shards.arrays import Float32s, Int16s, Int32s, Int64s
 from maskstream.shards.jit import filled, instructions, kernel, load, picked, store, undefined, vector
 
 Bytes = npt.NDArray[np.uint8]
-Floats = npt.NDArray[np.float32]
-Taps = tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]
+Taps = tuple[Int64s, Int32s]
 """For each of n outputs, the first input, int64 (n,), and the weights of the inputs from it on, int32 (n, k)."""
-Steps = tuple[npt.NDArray[np.int64], Bytes, npt.NDArray[np.int16]]
+Steps = tuple[Int64s, Bytes, Int16s]
 """Arguments of `_mix_four` for every four outputs: first inputs (n,), picks (n, 16) and weights (n, 8)."""
 
 PlaneTaps = tuple[Taps, Taps, Steps, int, bool]
 """For a plane: taps of its rows and columns, steps of the columns, its width, and whether it is flipped."""
-Parts = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
+Parts = tuple[Int64s, Int64s]
 """Parts of a plane to compute, in bands of rows: groups of four columns, int64 (n, 2), first and end, and for each band
 the end of its groups, int64 (bands + 1,), from 0.
 """
@@ -134,10 +134,10 @@ def _convert_pairs(
 
 @kernel
 def write_rgb(
-    frames: npt.NDArray[np.int64],
+    frames: Int64s,
     crop: tuple[int, int, int, int],
     flip: bool,
-    colours: npt.NDArray[np.int16],
+    colours: Int16s,
     half: bool,
     out: Bytes,
 ) -> None:
@@ -228,7 +228,7 @@ def resize(address: int, line: int, taps: PlaneTaps, parts: Parts, band: int, st
 
 
 @kernel
-def convert(luma: Bytes, u: Bytes, v: Bytes, colours: npt.NDArray[np.int16], half: bool, out: Bytes) -> None:
+def convert(luma: Bytes, u: Bytes, v: Bytes, colours: Int16s, half: bool, out: Bytes) -> None:
     """Write RGB (H, W, 3) from planes whose rows have room for a multiple of 16; `half` as in `write_rgb`."""
     (rows, columns), line, step = out.shape[:2], luma.shape[1], 2 if half else 1
     scratch, of, rest = np.empty(96, dtype=np.uint8), colours.ctypes.data, 3 * (columns % 16)
@@ -250,13 +250,13 @@ def convert(luma: Bytes, u: Bytes, v: Bytes, colours: npt.NDArray[np.int16], hal
 
 @kernel
 def write_tokens(
-    frames: npt.NDArray[np.int64],
+    frames: Int64s,
     crop: tuple[int, int, int, int],
     flip: bool,
-    colours: npt.NDArray[np.int16],
+    colours: Int16s,
     half: bool,
     grid: tuple[int, int],
-    chosen: npt.NDArray[np.int64],
+    chosen: Int64s,
     out: Bytes,
 ) -> None:
     """Write the chosen tokens of frames into `out`, uint8 (K, tubelet, p, p * 3), with the pixels of `write_rgb`.
@@ -298,7 +298,7 @@ def write_tokens(
 
 
 @kernel
-def split_plane(places: npt.NDArray[np.int64], grid: tuple[int, int], patch: int, step: int) -> Parts:
+def split_plane(places: Int64s, grid: tuple[int, int], patch: int, step: int) -> Parts:
     """Return the parts of a plane that contain tokens, one band per row of the grid; `places` are
     sorted token numbers.
     """
@@ -323,9 +323,9 @@ def convert_tokens(
     luma: Bytes,
     u: Bytes,
     v: Bytes,
-    colours: npt.NDArray[np.int16],
+    colours: Int16s,
     half: bool,
-    places: npt.NDArray[np.int64],
+    places: Int64s,
     across: int,
     out: Bytes,
 ) -> None:
@@ -422,7 +422,7 @@ def steps_of(taps: Taps, flip: bool) -> Steps:
 
 
 @kernel
-def normalise(pixels: Bytes, mean: Floats, std: Floats, out: Floats) -> None:
+def normalise(pixels: Bytes, mean: Float32s, std: Float32s, out: Float32s) -> None:
     """Write (level / 255 - mean) / std of pixels (N, H, 3 W) to `out` (N, 3, H, W); mean, std: (3,), one per channel.
 
     Vectorised division takes two thirds of the time of a lookup table, with identical results. The first division is

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import soxr
 
+from maskstream.shards.arrays import Float32s, Int64s
 from maskstream.shards.errors import DataError
 from maskstream.shards.media.flac import FlacHeader, has_more_frames
 from maskstream.shards.media.sound_packets import decode_whole, decoded
@@ -97,9 +98,7 @@ def read_segment(store: Store, member: Range, header: FlacHeader, first: int, st
     )
 
 
-def _frames(
-    member: Range, header: FlacHeader, first: int, stop: int, rate: int
-) -> tuple[int, tuple[int, int], npt.NDArray[np.int64]]:
+def _frames(member: Range, header: FlacHeader, first: int, stop: int, rate: int) -> tuple[int, tuple[int, int], Int64s]:
     """Return the number of the frames' first sample, the samples [low, high) to keep, and the frames' offsets with the
     end.
     """
@@ -111,7 +110,7 @@ def _frames(
 
 def decode_segment(
     segment: Segment, *, rate: int, gain: float, channels: int | Literal["mono"] | None = None
-) -> npt.NDArray[np.float32]:
+) -> Float32s:
     """Decode the requested samples, float32 (n, channels), scaled by `gain` and resampled to `rate` Hz.
 
     Args:
@@ -144,9 +143,7 @@ def keep_channels(samples: npt.NDArray[Any], channels: int | Literal["mono"] | N
     return samples[:, : None if channels == "mono" else channels]
 
 
-def finished(
-    samples: npt.NDArray[np.float32], source: int, rate: int, skip: int, n: int, *, mono: bool
-) -> npt.NDArray[np.float32]:
+def finished(samples: Float32s, source: int, rate: int, skip: int, n: int, *, mono: bool) -> Float32s:
     """Skip `skip` samples and return the next `n`, averaged over channels if `mono`, and resampled to `rate` Hz."""
     channels = samples.shape[1]
     if mono and channels > 1:
@@ -193,16 +190,14 @@ def _samples(frame: av.AudioFrame) -> npt.NDArray[np.signedinteger]:
     return samples[: frame.samples * channels].reshape(-1, channels)
 
 
-def _resample(samples: npt.NDArray[np.float32], source: int, rate: int, skip: int, n: int) -> npt.NDArray[np.float32]:
+def _resample(samples: Float32s, source: int, rate: int, skip: int, n: int) -> Float32s:
     """Skip `skip` samples and return the next `n`, resampled from `source` to `rate` Hz."""
     if source == rate:
         return samples[skip : skip + n]
-    made: npt.NDArray[np.float32] = soxr.resample(samples, source, rate, quality="HQ")
+    made: Float32s = soxr.resample(samples, source, rate, quality="HQ")
     begin = round(skip * rate / source)
     return made[begin : begin + -(-n * rate // source)]
 
-
-Floats = npt.NDArray[np.float32]
 
 MAX_READ = 1 << 26
 """Largest read from a table in bytes; the table of two hours of Opus has a tenth of it."""
@@ -213,7 +208,7 @@ class Run:
     """Consecutive packets for one decoder. Packets before number `kept` only initialise the decoder's state."""
 
     packets: list[bytes]
-    counts: npt.NDArray[np.int64]
+    counts: Int64s
     """int64: number of samples that each packet from `kept` on decodes to."""
     kept: int
     skip: int
@@ -323,9 +318,7 @@ def read_indexed(
     )
 
 
-def decode_indexed(
-    segment: IndexedSegment, *, rate: int, channels: int | Literal["mono"] | None = None
-) -> npt.NDArray[np.float32]:
+def decode_indexed(segment: IndexedSegment, *, rate: int, channels: int | Literal["mono"] | None = None) -> Float32s:
     """Decode the requested samples, float32 (n, channels), resampled to `rate` Hz; full scale is 1.
 
     Args:
@@ -346,7 +339,7 @@ def decode_indexed(
     if len(samples) != segment.high - segment.low:
         raise SoundError(f"has only {len(samples)} of the samples {segment.low} to {segment.high}")
     skip, n = segment.first - segment.low, segment.stop - segment.first
-    kept: Floats = keep_channels(samples, channels)
+    kept: Float32s = keep_channels(samples, channels)
     return finished(kept, segment.form.sample_rate, rate, skip, n, mono=channels == "mono")
 
 
@@ -382,8 +375,8 @@ def _run(reader: _Reader, head: SoundHead, cells: npt.NDArray[np.void], low: int
     return Run(packets=slice_packet(data, base, pieces, packets), counts=counts, kept=kept, skip=low - at, n=high - low)
 
 
-def _decode_run(form: SoundForm, run: Run) -> Floats:
-    found: list[Floats] = []
+def _decode_run(form: SoundForm, run: Run) -> Float32s:
+    found: list[Float32s] = []
     counts = [None] * run.kept + run.counts.tolist()
     for part, count in zip(decoded(form, run.packets), counts, strict=True):
         if count is not None and len(part) != count:
@@ -393,9 +386,9 @@ def _decode_run(form: SoundForm, run: Run) -> Floats:
     return samples[run.skip : run.skip + run.n]
 
 
-def _decode_member(segment: IndexedSegment) -> Floats:
+def _decode_member(segment: IndexedSegment) -> Float32s:
     """Decode a member from its start and keep the samples [low, high)."""
-    parts: list[Floats] = []
+    parts: list[Float32s] = []
     n = 0
     for part in decode_whole(segment.member, segment.form.codec):
         parts.append(part[max(segment.low - n, 0) : segment.high - n])

@@ -8,10 +8,10 @@ from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from maskstream.pipelines.stream.batch import Movable
 from maskstream.pipelines.stream.tensors import torch, wrap_tensor
+from maskstream.shards.arrays import Bools, Float32s
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,13 +52,13 @@ class ClipFlow(NamedTuple):
         confidence: float32 (T-1, h, w) or None.
     """
 
-    vectors: npt.NDArray[np.float32]
-    valid: npt.NDArray[np.bool_]
-    cuts: npt.NDArray[np.bool_] | None = None
-    confidence: npt.NDArray[np.float32] | None = None
+    vectors: Float32s
+    valid: Bools
+    cuts: Bools | None = None
+    confidence: Float32s | None = None
 
 
-def with_cuts(flow: ClipFlow, cuts: npt.NDArray[np.bool_]) -> ClipFlow:
+def with_cuts(flow: ClipFlow, cuts: Bools) -> ClipFlow:
     """Add cuts to a flow; no vector is valid at a cut."""
     if not cuts.any():
         return flow._replace(cuts=cuts)
@@ -87,7 +87,7 @@ def stack_flow(clips: Sequence[ClipFlow]) -> Flow:
     )
 
 
-def _find_known_cuts(clip: ClipFlow) -> npt.NDArray[np.bool_]:
+def _find_known_cuts(clip: ClipFlow) -> Bools:
     return np.zeros(len(clip.vectors), dtype=np.bool_) if clip.cuts is None else clip.cuts
 
 

@@ -1,16 +1,15 @@
 """Kernels that convert a codec's motion vectors to flow cells: rasterise, resample, fill holes."""
 
 import numpy as np
-import numpy.typing as npt
 
+from maskstream.shards.arrays import Bools, Float32s, Float64s, Int8s, Int16s, Int32s, Int64s, UInt8s
 from maskstream.shards.jit import kernel
 
 from .base import UNIT
 
-Floats = npt.NDArray[np.float32]
-Sides = tuple[npt.NDArray[np.int32], Floats]
+Sides = tuple[Int32s, Float32s]
 """Along one axis: the unit before each cell's centre, and the interpolation weight of the next."""
-Fields = tuple[npt.NDArray[np.int32], npt.NDArray[np.int16], npt.NDArray[np.uint8]]
+Fields = tuple[Int32s, Int16s, UInt8s]
 """AVMotionVector structs of 40 bytes, as three views of the same memory: int32 (N, 10), int16 (N, 20),
 uint8 (N, 40).
 """
@@ -24,15 +23,15 @@ _WIDTH, _HEIGHT = 4, 5  # columns of uint8
 @kernel
 def compute_cell_flows(
     fields: Fields,
-    ends: npt.NDArray[np.int64],
-    stored: npt.NDArray[np.int8],
-    places: npt.NDArray[np.int64],
-    numbers: npt.NDArray[np.int64],
+    ends: Int64s,
+    stored: Int8s,
+    places: Int64s,
+    numbers: Int64s,
     grid: tuple[int, int],
-    windows: npt.NDArray[np.float64],
-    flow: Floats,
-    valid: npt.NDArray[np.bool_],
-    known: npt.NDArray[np.bool_],
+    windows: Float64s,
+    flow: Float32s,
+    valid: Bools,
+    known: Bools,
 ) -> bool:
     """Compute `flow` (n, K, h, w, 2) and `valid` (n, K, h, w) of K pairs in each of n clips, and fill holes.
 
@@ -88,7 +87,7 @@ def compute_cell_flows(
 
 
 @kernel
-def join(units: Floats, earlier: Floats) -> None:
+def join(units: Float32s, earlier: Float32s) -> None:
     """Extend `units` (3, rows, columns), the motion that leads to a frame, by `earlier`, the motion that leads on from
     that frame.
 
@@ -119,7 +118,7 @@ def join(units: Floats, earlier: Floats) -> None:
 
 
 @kernel
-def rasterise(fields: Fields, first: int, end: int, units: Floats) -> bool:
+def rasterise(fields: Fields, first: int, end: int, units: Float32s) -> bool:
     """Write the blocks [first, end) into `units` (3, rows, columns) of 8 x 8 pixels: (x, y, 1), or (0, 0, 0) without a
     block.
 
@@ -151,7 +150,7 @@ def rasterise(fields: Fields, first: int, end: int, units: Floats) -> bool:
 
 
 @kernel
-def spread(planes: npt.NDArray[np.int8], units: Floats) -> None:
+def spread(planes: Int8s, units: Float32s) -> None:
     """Write a stored flow (3, rows, columns) into `units` as `rasterise` does.
 
     Its planes are x and y in quarter pixels and a byte of how well each cell is explained; cells from 128 on, negative
@@ -171,13 +170,13 @@ def spread(planes: npt.NDArray[np.int8], units: Floats) -> None:
 
 @kernel
 def resample(
-    units: Floats,
+    units: Float32s,
     across: Sides,
     down: Sides,
     scale: tuple[float, float],
-    mixed: tuple[Floats, Floats],
-    flow: Floats,
-    valid: npt.NDArray[np.bool_],
+    mixed: tuple[Float32s, Float32s],
+    flow: Float32s,
+    valid: Bools,
 ) -> None:
     """Interpolate units bilinearly at each cell's centre; valid where units with vectors have a weight of at least 0.5.
 
@@ -213,7 +212,7 @@ def resample(
 
 
 @kernel
-def fill(flow: Floats, valid: npt.NDArray[np.bool_], sums: npt.NDArray[np.float64]) -> bool:
+def fill(flow: Float32s, valid: Bools, sums: Float64s) -> bool:
     """Fill the cells of one pair where `valid` is False; returns whether any cell is valid.
 
     A hole is filled with the mean of the valid cells in the smallest box around it that contains one (radius 1, 2, 4,

@@ -24,12 +24,12 @@ from typing import TYPE_CHECKING
 
 import av
 import numpy as np
-import numpy.typing as npt
 from av.codec.context import Flags2
 from av.sidedata.motionvectors import MotionVectors
 from av.sidedata.sidedata import Type
 
 from maskstream.pipelines.augment.crop import Crop
+from maskstream.shards.arrays import Bools, Float32s, Int8s, Int64s, UInt8s
 from maskstream.shards.media.gop_notes import ANCHOR_STRIDE, CELL, KeyFlow
 from maskstream.shards.media.local_media import find_side_data
 
@@ -39,7 +39,7 @@ from .dis import dis_flow
 if TYPE_CHECKING:
     from .cells import Fields
 
-Vectors = MotionVectors | npt.NDArray[np.uint8] | bytes
+Vectors = MotionVectors | UInt8s | bytes
 """FFmpeg's AVMotionVector structs: PyAV's object, or their bytes, optionally as an array (K, 40), laid
 out as VECTOR.
 """
@@ -66,7 +66,7 @@ VANISHED = 0.3
 """Fraction of cells with a vector below which the frames of a pair may belong to two scenes."""
 
 
-def steps_between(frames: npt.NDArray[np.int64]) -> int:
+def steps_between(frames: Int64s) -> int:
     """Return how many vectors of the `train` profile connect consecutive frames of `frames` (T,): 1 to 3, or 0 if none
     do.
 
@@ -79,7 +79,7 @@ def steps_between(frames: npt.NDArray[np.int64]) -> int:
     return int(apart.pop()) // ANCHOR_STRIDE
 
 
-def collect_trail(frames: npt.NDArray[np.int64], vectors: Mapping[int, Motion], steps: int) -> list[Motion | None]:
+def collect_trail(frames: Int64s, vectors: Mapping[int, Motion], steps: int) -> list[Motion | None]:
     """Return the motion of every frame between the first and last of a clip, in the format of `codec_flow`.
 
     The first entry is None, as are entries of frames that repeat the previous one.
@@ -112,9 +112,9 @@ def codec_flow(
     size: int | tuple[int, int],
     cell: int = 8,
     steps: int = 1,
-    frames: npt.NDArray[np.int64] | None = None,
-    clip: npt.NDArray[np.uint8] | None = None,
-    cuts: npt.NDArray[np.bool_] | None = None,
+    frames: Int64s | None = None,
+    clip: UInt8s | None = None,
+    cuts: Bools | None = None,
 ) -> ClipFlow:
     """Compute the backward flow of a clip in cells of about `cell` x `cell` pixels.
 
@@ -144,9 +144,9 @@ def codec_flow(
 def compute_codec_flows(
     vectors: Sequence[Sequence[Motion | None]],
     crops: Sequence[Crop],
-    frames: Sequence[npt.NDArray[np.int64]],
-    clips: Sequence[npt.NDArray[np.uint8] | None],
-    cuts: Sequence[npt.NDArray[np.bool_] | None],
+    frames: Sequence[Int64s],
+    clips: Sequence[UInt8s | None],
+    cuts: Sequence[Bools | None],
     *,
     source: tuple[int, int],
     size: int | tuple[int, int],
@@ -207,15 +207,13 @@ def compute_codec_flows(
     return made
 
 
-def read_stored_planes(
-    steps: Sequence[Motion | None], grid: tuple[int, int]
-) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int64]]:
+def read_stored_planes(steps: Sequence[Motion | None], grid: tuple[int, int]) -> tuple[Int8s, Int64s]:
     """Collect the stored flows among `steps`, int8 (S, 3, rows, columns), at half the resolution of the unit grid, and
     each step's index among them, int64 (K,), or -1.
     """
     cells = (grid[0] // _CELL_UNITS, grid[1] // _CELL_UNITS)
     places = np.full(len(steps), -1, dtype=np.int64)
-    planes: list[npt.NDArray[np.int8]] = []
+    planes: list[Int8s] = []
     for number, step in enumerate(steps):
         if isinstance(step, KeyFlow):
             if step.planes.shape[1:] != cells:
@@ -233,7 +231,7 @@ def kernels() -> ModuleType:
     return cells
 
 
-def concatenated(frames: Sequence[Vectors | None]) -> tuple[Fields, npt.NDArray[np.int64]]:
+def concatenated(frames: Sequence[Vectors | None]) -> tuple[Fields, Int64s]:
     """Concatenate the vectors of all frames; also returns the end of each frame's vectors, int64 (K,)."""
     parts = [b"" if one is None else one if isinstance(one, bytes) else bytes(one) for one in frames]
     octets = np.frombuffer(b"".join(parts), dtype=np.uint8).reshape(-1, VECTOR.itemsize)
@@ -252,9 +250,7 @@ def _make_outside_error(width: int, height: int) -> ValueError:
     )
 
 
-def with_missing_filled(
-    flow: npt.NDArray[np.float32], known: npt.NDArray[np.bool_], cell: int, clip: npt.NDArray[np.uint8] | None
-) -> npt.NDArray[np.float32]:
+def with_missing_filled(flow: Float32s, known: Bools, cell: int, clip: UInt8s | None) -> Float32s:
     """Replace the flow of pairs that are not `known` (K,) by DIS flow, or by the previous pair's flow without pixels.
 
     Without pixels, pairs at the start of the clip get the flow of the first known pair.

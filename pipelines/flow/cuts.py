@@ -15,10 +15,10 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from maskstream.pipelines.capture import Captured, constants
 from maskstream.pipelines.stream.tensors import torch
+from maskstream.shards.arrays import Bools, Float32s, Int64s, UInt8s
 from maskstream.shards.media.gop_notes import ANCHOR_STRIDE
 
 from .base import compute_pixel_places
@@ -77,15 +77,13 @@ def differ(clips: Tensor, flow: Tensor) -> Tensor:
 _suspects = Captured(differ)
 
 
-def clip_cuts(pixels: npt.NDArray[np.uint8], vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+def clip_cuts(pixels: UInt8s, vectors: Float32s) -> Bools:
     """Detect the cuts of one clip: bool (T-1,), from uint8 (T, H, W, 3) and float32 (T-1, h, w, 2)."""
-    found: npt.NDArray[np.bool_] = scene_cuts(torch.from_numpy(pixels)[None], torch.from_numpy(vectors)[None])[
-        0
-    ].numpy()
+    found: Bools = scene_cuts(torch.from_numpy(pixels)[None], torch.from_numpy(vectors)[None])[0].numpy()
     return found
 
 
-def read_stored_cuts(frames: npt.NDArray[np.int64], starts: Mapping[int, bool]) -> npt.NDArray[np.bool_] | None:
+def read_stored_cuts(frames: Int64s, starts: Mapping[int, bool]) -> Bools | None:
     """Return stored scene cuts between the frames `frames` (T,), bool (T-1,), from `DecodedClip.starts`.
 
     None if some are not stored or the frame numbers are not multiples of ANCHOR_STRIDE.

@@ -6,7 +6,8 @@ import threading
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
-import numpy.typing as npt
+
+from maskstream.shards.arrays import UInt8s
 
 from .base import ClipFlow, grid_shape
 
@@ -20,9 +21,7 @@ _USUAL_SIDE = 64
 _kept = threading.local()
 
 
-def dis_flow(
-    clip: npt.NDArray[np.uint8], *, cell: int = 8, preset: Preset = "ultrafast", scale: float | None = None
-) -> ClipFlow:
+def dis_flow(clip: UInt8s, *, cell: int = 8, preset: Preset = "ultrafast", scale: float | None = None) -> ClipFlow:
     """Compute the backward flow of a clip, averaged over cells of about `cell` x `cell` pixels. Thread-safe.
 
     Every cell is valid. Source: Kroeger et al. 2016.
@@ -89,7 +88,7 @@ def _keep_search(preset: Preset) -> cv2.DISOpticalFlow:
     return search
 
 
-def _shrink_frame(grey: npt.NDArray[np.uint8], height: int, width: int) -> Any:
+def _shrink_frame(grey: UInt8s, height: int, width: int) -> Any:
     """Downsample a frame by area averaging, starting with exact halvings, which OpenCV does much faster."""
     import cv2
 

@@ -11,18 +11,15 @@ from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
-Float = npt.NDArray[np.float32]
-Bool = npt.NDArray[np.bool_]
-UInt8 = npt.NDArray[np.uint8]
+from maskstream.shards.arrays import Bools, Float32s, UInt8s
 
 NICE_STEPS = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
 MIN_SCALE_PX = 1.0
 UNKNOWN = 128
 
 
-def flow_to_image(vectors: Float, valid: Bool | None = None, *, scale_px: float | None = None) -> UInt8:
+def flow_to_image(vectors: Float32s, valid: Bools | None = None, *, scale_px: float | None = None) -> UInt8s:
     """Convert backward flow (..., h, w, 2), x then y, to RGB uint8 (..., h, w, 3) that shows the motion `-vectors`.
 
     For example, `batch.flow.vectors[i].cpu().numpy()` is such a field.
@@ -40,12 +37,12 @@ def flow_to_image(vectors: Float, valid: Bool | None = None, *, scale_px: float 
     return np.where(good[..., None], colours, np.uint8(UNKNOWN))
 
 
-def usable(vectors: Float, valid: Bool) -> Bool:
+def usable(vectors: Float32s, valid: Bools) -> Bools:
     """Return where `vectors` (..., 2) are finite and come from the source."""
     return valid & np.isfinite(vectors).all(-1)
 
 
-def choose_flow_scale(vectors: Float, valid: Bool) -> float:
+def choose_flow_scale(vectors: Float32s, valid: Bools) -> float:
     """Choose the length in pixels that is drawn fully saturated.
 
     This is the 99th percentile of usable vector lengths, rounded up to a round number, and at least 1 px, so that noise
@@ -57,7 +54,7 @@ def choose_flow_scale(vectors: Float, valid: Bool) -> float:
     return next(s for s in NICE_STEPS if s * power >= top * (1 - 1e-9)) * power
 
 
-def paint_motion(motion: Float, scale_px: float) -> UInt8:
+def paint_motion(motion: Float32s, scale_px: float) -> UInt8s:
     """Convert motion (..., 2), x then y (downwards) in pixels, to RGB (..., 3).
 
     Right is red, down is yellow-green, left is cyan, up is violet; `scale_px` and longer is fully saturated.
@@ -77,7 +74,7 @@ LIMIT_PX = ((1 << 16) - 1 - _ZERO) / _STEPS
 """Longest component that KITTI's PNG can store."""
 
 
-def write_flo(path: str | Path, vectors: Float) -> None:
+def write_flo(path: str | Path, vectors: Float32s) -> None:
     """Write a field (h, w, 2) as .flo, losslessly.
 
     Raises:
@@ -88,7 +85,7 @@ def write_flo(path: str | Path, vectors: Float) -> None:
         raise OSError(f"{path} cannot be written; check its folder")
 
 
-def read_flo(path: str | Path) -> Float:
+def read_flo(path: str | Path) -> Float32s:
     """Read a .flo file, float32 (h, w, 2).
 
     Raises:
@@ -100,7 +97,7 @@ def read_flo(path: str | Path) -> Float:
     return np.asarray(found, dtype=np.float32)
 
 
-def write_kitti(path: str | Path, vectors: Float, valid: Bool | None = None) -> None:
+def write_kitti(path: str | Path, vectors: Float32s, valid: Bools | None = None) -> None:
     """Write a field (h, w, 2) and its valid cells (h, w) as KITTI's PNG, with a resolution of 1/64 pixel.
 
     Raises:
@@ -121,7 +118,7 @@ def write_kitti(path: str | Path, vectors: Float, valid: Bool | None = None) -> 
         raise OSError(f"{path} cannot be written; its name must end with .png and its folder must exist")
 
 
-def read_kitti(path: str | Path) -> tuple[Float, Bool]:
+def read_kitti(path: str | Path) -> tuple[Float32s, Bools]:
     """Read KITTI's PNG: the field, float32 (h, w, 2), and its valid cells, bool (h, w); other cells are 0."""
     planes: Any = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if planes is None or planes.dtype != np.uint16 or planes.ndim != 3:
@@ -131,6 +128,6 @@ def read_kitti(path: str | Path) -> tuple[Float, Bool]:
     return np.where(good[..., None], vectors, np.float32(0)), good
 
 
-def _check(vectors: Float) -> None:
+def _check(vectors: Float32s) -> None:
     if vectors.ndim != 3 or vectors.shape[2] != 2:
         raise ValueError(f"a file must contain one flow field (h, w, 2), x then y, got the shape {vectors.shape}")

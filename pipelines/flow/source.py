@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
 from maskstream.pipelines.augment.crop import Crop
+from maskstream.shards.arrays import Bools, Float32s, Int64s, UInt8s
 from maskstream.shards.config import Config
 from maskstream.shards.media.gop_notes import ANCHOR_STRIDE, ANCHORED
 
@@ -36,9 +36,7 @@ CONTRAST = 8.0
 """Levels added to a cell's contrast when normalising errors, so that flat cells are not over-weighted."""
 
 
-def confidence(
-    clip: npt.NDArray[np.uint8], vectors: npt.NDArray[np.float32], valid: npt.NDArray[np.bool_]
-) -> npt.NDArray[np.float32]:
+def confidence(clip: UInt8s, vectors: Float32s, valid: Bools) -> Float32s:
     """Measure how well the earlier frame, warped along the flow, explains each cell: float32 (T-1, h, w) in [0, 1].
 
     It is 1 minus the mean grey difference relative to the cell's contrast, and 0 where the source had no vector.
@@ -83,10 +81,10 @@ class DecodedClip:
         starts: By frame number, whether a scene starts within the ANCHOR_STRIDE frames up to it, where stored.
     """
 
-    pixels: npt.NDArray[np.uint8]
+    pixels: UInt8s
     crop: Crop
     source: tuple[int, int]
-    frames: npt.NDArray[np.int64]
+    frames: Int64s
     vectors: Mapping[int, Motion]
     starts: Mapping[int, bool] = field(default_factory=dict)
 
@@ -118,7 +116,7 @@ class SampleFlow(FlowSource):
     It is called from many threads at once. All clips of a batch have the same grid.
     """
 
-    def vectors_of(self, frames: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    def vectors_of(self, frames: Int64s) -> Int64s:
         """Return the numbers of the frames whose motion vectors are needed for a clip of the frames `frames` (T,); by
         default none.
 
@@ -134,7 +132,7 @@ class SampleFlow(FlowSource):
         """Compute the backward flow of several views; by default one by one."""
         return [self.of_clip(clip) for clip in clips]
 
-    def cuts(self, clip: DecodedClip, flow: ClipFlow) -> npt.NDArray[np.bool_]:
+    def cuts(self, clip: DecodedClip, flow: ClipFlow) -> Bools:
         """Detect scene cuts between the frames of each pair, bool (T-1,); by default with cuts.py.
 
         `flow` is the result of `of_clip` for the clip.
@@ -180,7 +178,7 @@ class Codec(SampleFlow):
     def validate(self) -> None:
         grid_shape(self.cell, self.cell, self.cell)
 
-    def vectors_of(self, frames: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    def vectors_of(self, frames: Int64s) -> Int64s:
         """Return all frames on the way from the last of the frames (T,) to the first, int64 (n,)."""
         steps = steps_between(frames)
         return np.arange(frames[0] + ANCHOR_STRIDE, frames[-1] + 1, ANCHOR_STRIDE) if steps else frames[:0]
@@ -199,7 +197,7 @@ class Codec(SampleFlow):
             f"{', '.join(map(str, STRIDES))} and an align of {ANCHOR_STRIDE} or a multiple of it"
         )
 
-    def cuts(self, clip: DecodedClip, flow: ClipFlow) -> npt.NDArray[np.bool_]:
+    def cuts(self, clip: DecodedClip, flow: ClipFlow) -> Bools:
         """Detect cuts in clips without stored ones, bool (T-1,): only pairs in which hardly any cell has a vector are
         examined, along DIS flow.
         """

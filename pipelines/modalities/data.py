@@ -9,7 +9,6 @@ from operator import attrgetter
 from typing import Any, ClassVar, Generic, Self, cast
 
 import numpy as np
-import numpy.typing as npt
 
 from maskstream.pipelines.augment import CenterCrop, SharedCrop
 from maskstream.pipelines.masks import Mask, TokenGrid
@@ -19,6 +18,7 @@ from maskstream.pipelines.stream.loader import Loader, LoaderOptions
 from maskstream.pipelines.stream.mix import check_pairs, mix
 from maskstream.pipelines.stream.sampler import BatchSource, BatchT, Finish, HostT, Unchanged
 from maskstream.pipelines.stream.weights import MixOptions, Weight
+from maskstream.shards.arrays import Bools, Float64s
 from maskstream.shards.config import Config, Json
 from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.shards.keywords import describe_fields, narrow, takes_fields
@@ -176,7 +176,7 @@ class SplitConfig(DataConfig[BatchT], Generic[PlanT, BatchT]):
         """
         return self
 
-    def short(self, manifest: Manifest) -> npt.NDArray[np.bool_] | None:
+    def short(self, manifest: Manifest) -> Bools | None:
         """Return which samples are too short for the clip, from the manifest alone: bool (N,); call on a resolved
         config.
 
@@ -184,7 +184,7 @@ class SplitConfig(DataConfig[BatchT], Generic[PlanT, BatchT]):
         """
         return None
 
-    def fps(self, manifest: Manifest) -> npt.NDArray[np.float64] | None:
+    def fps(self, manifest: Manifest) -> Float64s | None:
         """Return the frames per second of each sample, float64 (N,), 0 without frames; call on a resolved config.
 
         None if samples have no frames.

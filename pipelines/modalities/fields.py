@@ -40,6 +40,7 @@ import numpy.typing as npt
 
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.pipelines.stream.tensors import wrap_tensor
+from maskstream.shards.arrays import Float64s, Int64s
 from maskstream.shards.config import Config
 from maskstream.shards.errors import SampleError, ShardError, StoreError
 from maskstream.shards.format.manifest import Manifest
@@ -60,7 +61,6 @@ TOLERANCE_S = 1e-4
 """Largest distance in seconds between a time of `delta_timestamps` and a frame; LeRobot's default."""
 
 Array = npt.NDArray[Any]
-Float64s = npt.NDArray[np.float64]
 Anchor = Literal["frames", "first", "last"]
 Value = int | float | str | Array | frozenset[int]
 """Value of a sample: a number, text, an array, or its class numbers."""
@@ -108,7 +108,7 @@ class Field(Config):
         """Names in `batch.fields`."""
         return (self.name,) if self.delta_timestamps is None else (self.name, f"{self.name}{PAD}")
 
-    def steps(self, fps: float) -> npt.NDArray[np.int64]:
+    def steps(self, fps: float) -> Int64s:
         """Convert `delta_timestamps` to frames, int64 (K,), for a video with `fps` frames per second.
 
         Raises:
@@ -134,7 +134,7 @@ class OverTime(Protocol):
     """Request of a clip: its frame numbers int64 (T,), of `n_frames` frames at `fps` frames per second."""
 
     @property
-    def numbers(self) -> npt.NDArray[np.int64]: ...
+    def numbers(self) -> Int64s: ...
 
     @property
     def n_frames(self) -> int: ...
@@ -187,7 +187,7 @@ class FieldReader:
         """Names of the fields in a batch."""
         return tuple(name for f in self.fields for name in f.names)
 
-    def check(self, kept: npt.NDArray[np.int64] | None) -> None:
+    def check(self, kept: Int64s | None) -> None:
         """Check before a run that the first sample has all fields.
 
         A field that cannot be decoded is handled later, by replacing the sample.

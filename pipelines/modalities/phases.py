@@ -13,11 +13,11 @@ from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 import numpy as np
 
-from maskstream.pipelines.stream.order import Int64Array
 from maskstream.pipelines.stream.rng import run_progress
 from maskstream.pipelines.stream.sampler import DraftT, HostT, RequestT, Sampler, Visible, Wanted
 from maskstream.pipelines.stream.shares import Schedule
 from maskstream.pipelines.stream.stats import Stats
+from maskstream.shards.arrays import Int64s
 from maskstream.shards.config import Config
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.stores.base import Announcement, Range
@@ -187,10 +187,10 @@ class PhasedVisible:
     starts: tuple[float, ...]
     each: tuple[Visible, ...]
 
-    def __call__(self, steps: int) -> Int64Array:
+    def __call__(self, steps: int) -> Int64s:
         """See Visible."""
         counts = np.stack([visible(steps) for visible in self.each])
         progress = [run_progress(step, steps) for step in range(steps)]
         phase = np.searchsorted(np.array(self.starts), np.array(progress), side="right") - 1
-        found: Int64Array = counts[phase, np.arange(steps)]
+        found: Int64s = counts[phase, np.arange(steps)]
         return found

@@ -8,13 +8,11 @@ from functools import cached_property
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Generic, Self
 
-import numpy as np
-import numpy.typing as npt
-
 from maskstream.pipelines.masks.core import mask_purpose
 from maskstream.pipelines.stream.rng import sample_rngs
 from maskstream.pipelines.stream.sampler import BatchSource, BatchT, HostT, Wanted
 from maskstream.pipelines.stream.stats import Stats
+from maskstream.shards.arrays import Int64s
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.stores.base import UNHEEDED, Announcement, Range, Store, Together
 from maskstream.shards.stores.local import LocalStore
@@ -76,7 +74,7 @@ class RowSampler(Generic[PlanT, HostT]):
     fields: FieldReader
     seed: int
     views: int = 1
-    kept: npt.NDArray[np.int64] | None = None
+    kept: Int64s | None = None
     """int64 (n,): samples of the split that are loaded; None for all."""
     cycle: int | None = None
     """Number of epochs after which draws repeat; see `Item`."""

@@ -25,11 +25,11 @@ import numpy.typing as npt
 from maskstream.pipelines.masks import Cues, Draw, Maps, Mask, TokenGrid
 from maskstream.pipelines.masks.core import maps_of, needed_cues
 from maskstream.pipelines.stream.kept import empty
-from maskstream.pipelines.stream.order import Int64Array
 from maskstream.pipelines.stream.rng import Place, sample_rng, sample_rngs
 from maskstream.pipelines.stream.sampler import HostT, Wanted
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.pipelines.stream.tensors import wrap_tensor
+from maskstream.shards.arrays import Int64s
 from maskstream.shards.config import Config
 from maskstream.shards.errors import SampleError
 from maskstream.shards.format.manifest import Manifest
@@ -131,7 +131,7 @@ class Items:
         return self.manifest.keys(self.wanted.indexes.tolist())
 
     @cached_property
-    def labels(self) -> Int64Array:
+    def labels(self) -> Int64s:
         """Labels, int64 (n,)."""
         return self.manifest.label[self.wanted.indexes]
 

@@ -31,6 +31,7 @@ from maskstream.pipelines.stream.order import Weights, dealt
 from maskstream.pipelines.stream.samples import SplitSamples
 from maskstream.pipelines.stream.topology import default_threads, resolve_device, resolve_ranks
 from maskstream.pipelines.stream.weights import MixOptions, Weight
+from maskstream.shards.arrays import Float64s, Int64s
 from maskstream.shards.errors import ResumeError, ShardError
 from maskstream.shards.format.dataset import read_description
 from maskstream.shards.format.manifest import Manifest, SplitLocation
@@ -123,7 +124,7 @@ def sample_weights(manifest: Manifest, given: SampleWeights) -> Weights | None:
     return Weights(_balance_weights(manifest) if given == BALANCED else _weigh_by_field(manifest, str(given)))
 
 
-def _balance_weights(manifest: Manifest) -> npt.NDArray[np.float64]:
+def _balance_weights(manifest: Manifest) -> Float64s:
     """Return 1 / number of samples with the same label for each sample; 0 without a label."""
     label = manifest.label
     if not (label >= 0).any():
@@ -132,14 +133,14 @@ def _balance_weights(manifest: Manifest) -> npt.NDArray[np.float64]:
     return np.where(label >= 0, 1.0 / counts[np.maximum(label, 0)].clip(1), 0.0)
 
 
-def _weigh_by_array(path: Path) -> npt.NDArray[np.float64]:
+def _weigh_by_array(path: Path) -> Float64s:
     try:
         return read_npy(path.read_bytes()).astype(np.float64)
     except (OSError, NpyError, ValueError) as error:
         raise ValueError(f"weights={str(path)!r} is not a file of numbers ({error})") from error
 
 
-def _weigh_by_table(manifest: Manifest, path: Path) -> npt.NDArray[np.float64]:
+def _weigh_by_table(manifest: Manifest, path: Path) -> Float64s:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = [(row["key"], float(row["weight"])) for row in csv.DictReader(file)]
@@ -156,7 +157,7 @@ def _weigh_by_table(manifest: Manifest, path: Path) -> npt.NDArray[np.float64]:
     return np.array([found.get(key, 0.0) for key in keys])
 
 
-def _weigh_by_field(manifest: Manifest, name: str) -> npt.NDArray[np.float64]:
+def _weigh_by_field(manifest: Manifest, name: str) -> Float64s:
     if _JSON not in manifest.components:
         raise ValueError(f"weights={name!r}: the samples have no json; pass a file of weights (.csv or .npy)")
     if name in manifest.components[_JSON].facts:
@@ -239,7 +240,7 @@ def open_manifest_of_state(manifest: Manifest, state: Mapping[str, Any]) -> Mani
     return replace(opened, removed=np.flatnonzero(np.isin(own, removed, assume_unique=True)))
 
 
-def _list_removed_since(store: Store, current: Mapping[str, Any], earlier: Mapping[str, Any]) -> npt.NDArray[np.int64]:
+def _list_removed_since(store: Store, current: Mapping[str, Any], earlier: Mapping[str, Any]) -> Int64s:
     """Return the numbers, in an earlier version, of samples that the current version has removed (rather than curated
     out).
     """
@@ -328,7 +329,7 @@ class Split(SplitOptions):
     device: torch.device
     workers: int = 0
     threads: int
-    kept: npt.NDArray[np.int64] | None = None
+    kept: Int64s | None = None
 
     @classmethod
     def open(

@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
+from maskstream.shards.arrays import Int64s
 from maskstream.shards.config import Json, differences
 from maskstream.shards.errors import DataError
 from maskstream.shards.format.dataset import is_split, read_description
@@ -120,7 +121,7 @@ class TargetReader:
 
     manifest: Manifest
     """Manifest of the targets."""
-    rows: npt.NDArray[np.int64]
+    rows: Int64s
     """int64 (N,): row of each sample's targets; -1 for samples without."""
     cycle: int
     """Number of stored clips per sample."""

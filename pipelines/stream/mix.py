@@ -14,12 +14,12 @@ from typing import Any, Generic, Self, TypeVar, cast
 
 import numpy as np
 
+from maskstream.shards.arrays import Int64s
 from maskstream.shards.format.manifest import Manifest, join_label_names
 from maskstream.shards.stores.base import UNHEEDED, Announcement, Range, Together
 
 from .loader import Loader
 from .mix_order import MixSamples
-from .order import Int64Array
 from .sampler import (
     BatchSource,
     BatchT,
@@ -196,7 +196,7 @@ class MixSampler(Generic[RequestT, DraftT, HostT_co]):
     """Creates each row with the sampler of its part."""
 
     samplers: tuple[Sampler[RequestT, DraftT, HostT_co], ...]
-    starts: Int64Array
+    starts: Int64s
     """As in `MixOrder`."""
     seed: int
     changes: bool = False

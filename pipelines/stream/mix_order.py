@@ -20,7 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from .order import ORDER_VERSION, GlobalBatch, Int64Array
+from maskstream.shards.arrays import Int64s
+
+from .order import ORDER_VERSION, GlobalBatch
 from .rng import sample_rng
 from .samples import BatchOrder, Samples, Stream
 from .shares import Cycle, Shares
@@ -73,7 +75,7 @@ class MixSamples:
         return True
 
     @cached_property
-    def starts(self) -> Int64Array:
+    def starts(self) -> Int64s:
         """First sample index of each part, int64 (parts + 1,); the last entry is n_samples."""
         return np.cumsum([0, *self.sizes], dtype=np.int64)
 
@@ -194,7 +196,7 @@ class MixOrder:
                 "pass steps=, its number of batches"
             )
 
-    def taken(self, samples: int) -> Int64Array:
+    def taken(self, samples: int) -> Int64s:
         """Return how many of the stream's first `samples` samples come from each part, int64 (parts,)."""
         return self.shares.counts(samples)
 
@@ -259,7 +261,7 @@ class MixReader:
         return taken
 
 
-def shuffled(drawn: Sequence[GlobalBatch], rng: np.random.Generator) -> tuple[GlobalBatch, Int64Array]:
+def shuffled(drawn: Sequence[GlobalBatch], rng: np.random.Generator) -> tuple[GlobalBatch, Int64s]:
     """Shuffle the samples of all parts; returns them and the permutation, int64 (n,)."""
     indexes, epochs = (np.concatenate([getattr(part, name) for part in drawn]) for name in ("indexes", "epochs"))
     order = rng.permutation(len(indexes))

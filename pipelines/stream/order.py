@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import xxhash
+
+from maskstream.shards.arrays import Float32s, Float64s, Int32s, Int64s
 
 from .rng import sample_rng
 
-Int64Array = npt.NDArray[np.int64]
 MAX_REPEATS = 1 << 20
 
 
@@ -34,8 +34,8 @@ class Weights:
         ValueError: The values are not valid weights.
     """
 
-    values: npt.NDArray[np.float64]
-    _sums: npt.NDArray[np.float64] = field(init=False, repr=False)
+    values: Float64s
+    _sums: Float64s = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         values = np.array(self.values, np.float64)  # copy, because the caller's array may change
@@ -69,7 +69,7 @@ class Weights:
         """xxh3_128 of the weights in hex."""
         return xxhash.xxh3_128_hexdigest(self.values.tobytes())
 
-    def counts(self, seed: int, epoch: int) -> Int64Array:
+    def counts(self, seed: int, epoch: int) -> Int64s:
         """Return how often each sample appears in an epoch, int64 (N,), N in total."""
         # Systematic sampling: lay the weights end to end on a line of length N, with a comb of N equidistant teeth
         # shifted by one random number. A sample appears once for each tooth within its weight.
@@ -82,7 +82,7 @@ class Weights:
         return int(np.searchsorted(self._sums, rng.random() * self._sums[-1], side="right"))
 
 
-Ints = npt.NDArray[np.int32] | npt.NDArray[np.int64]
+Ints = Int32s | Int64s
 
 ORDER_VERSION = 1
 """Version of the order of samples and of their random draws (clip, crop, mask). It increases when one of them changes
@@ -94,13 +94,13 @@ for the same seed; positions saved under another version are refused.
 class PackedRow:
     """The S samples that share a row of tokens (see row_order.py)."""
 
-    indexes: Int64Array
+    indexes: Int64s
     """int64 (S,): samples, as in `GlobalBatch`."""
-    epochs: Int64Array
+    epochs: Int64s
     """int64 (S,): their epochs, as in `GlobalBatch`."""
-    shape: Int64Array
+    shape: Int64s
     """int64 (S, 3): tokens of each sample along t, h and w."""
-    visible: Int64Array
+    visible: Int64s
     """int64 (S,): tokens of each sample that the encoder sees."""
     pixels: int
     """Number of pixels to decode for the row."""
@@ -112,9 +112,9 @@ class PackedRow:
 class GlobalBatch:
     """Samples of a batch over all ranks: indexes and epochs, int64 (G,) each."""
 
-    indexes: Int64Array
+    indexes: Int64s
     """int64 (G,): samples, or row numbers if `packed` is set."""
-    epochs: Int64Array
+    epochs: Int64s
     """int64 (G,): epoch of each sample."""
     packed: tuple[PackedRow, ...] | None = None
     """Contents of each packed row; None if a row is a sample."""
@@ -141,7 +141,7 @@ class Order:
     and masks.
     """
     _dealt: tuple[tuple[int, ...], ...] = field(init=False, repr=False, compare=False)
-    _starts: Int64Array = field(init=False, repr=False, compare=False)
+    _starts: Int64s = field(init=False, repr=False, compare=False)
     _n_batches: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -182,7 +182,7 @@ class Order:
         """Batches per epoch: only full ones when shuffled, else enough to cover every sample."""
         return self._n_batches
 
-    def epoch(self, epoch: int) -> Int64Array:
+    def epoch(self, epoch: int) -> Int64s:
         """Return the sample indexes of an epoch in order, int64 (n_batches * global_batch,), or (n_samples,)
         unshuffled.
 
@@ -248,7 +248,7 @@ class Order:
         fewest = min(sum(self.shard_sizes[s] for s in lane) for lane in self._dealt)
         return fewest // (self.global_batch // self.lanes)
 
-    def coded(self, codes: Int64Array, epoch: int) -> GlobalBatch:
+    def coded(self, codes: Int64s, epoch: int) -> GlobalBatch:
         """Decode sample codes: plain indexes or, with weights, index x repeats + the number of the repeat."""
         if self.weights is None:
             return GlobalBatch(indexes=codes, epochs=np.full_like(codes, epoch))
@@ -296,13 +296,13 @@ class Order:
             yield samples
 
 
-def _repeat_codes(samples: Ints, counts: Int64Array, repeats: int) -> Int64Array:
+def _repeat_codes(samples: Ints, counts: Int64s, repeats: int) -> Int64s:
     """Repeat each sample's code as often as `counts`, indexed by sample, specifies: int64."""
     # The k-th copy of a sample gets number k: its position among all copies minus the position of the sample's first
     # copy.
     own = counts[samples]
     numbers = np.arange(own.sum()) - np.repeat(np.cumsum(own) - own, own)
-    codes: Int64Array = np.repeat(samples.astype(np.int64) * repeats, own) + numbers
+    codes: Int64s = np.repeat(samples.astype(np.int64) * repeats, own) + numbers
     return codes
 
 
@@ -313,7 +313,7 @@ class _Lane:
         self._blocks = blocks
         self._block: Ints = np.empty(0, np.int64)
 
-    def take(self, n: int) -> Int64Array:
+    def take(self, n: int) -> Int64s:
         """Return the next n samples."""
         taken = np.empty(n, np.int64)
         at = 0
@@ -375,7 +375,7 @@ def dealt(shard_sizes: tuple[int, ...], lanes: int) -> tuple[tuple[int, ...], ..
     return tuple(tuple(sorted(shards)) for shards in dealt)
 
 
-def rank_share(batch: Int64Array, rank: int, world_size: int) -> tuple[Int64Array, npt.NDArray[np.float32]]:
+def rank_share(batch: Int64s, rank: int, world_size: int) -> tuple[Int64s, Float32s]:
     """Return one rank's part of a global batch, and the weight of each of its samples, float32.
 
     A batch that the ranks do not divide evenly (the last one of a validation) is padded with its own first samples at

@@ -16,10 +16,11 @@ from typing import Generic, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 
+from maskstream.shards.arrays import Int64s
 from maskstream.shards.errors import MovedError, RemovedError, SampleError
 from maskstream.shards.stores.base import UNHEEDED, Together
 
-from .order import Int64Array, rank_share
+from .order import rank_share
 from .rng import Place, run_progress, sample_rng
 from .row_mix import RowMixOrder
 from .row_order import RowOrder
@@ -146,7 +147,7 @@ class BatchMaker(Generic[RequestT, DraftT, HostT]):
 
     sampler: Sampler[RequestT, DraftT, HostT]
     order: BatchOrder
-    starts: Int64Array | None = None
+    starts: Int64s | None = None
     """For a mixture, the first sample index of each part and the total number, int64 (parts + 1,)."""
 
     def drawn(self, plan: BatchPlan, *, row_by_row: bool = False) -> Announced[RequestT]:

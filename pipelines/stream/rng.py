@@ -13,6 +13,8 @@ import numpy.typing as npt
 import xxhash
 from numpy.random.bit_generator import ISeedSequence
 
+from maskstream.shards.arrays import Float64s, UInt64s
+
 
 class Place(NamedTuple):
     """Position of a sample in the run; the same at every topology, since batches span all ranks."""
@@ -69,7 +71,7 @@ def sample_rngs(seed: int, samples: Iterable[tuple[int, str, int]], purpose: str
         yield rng
 
 
-def sample_keys(seed: int, samples: Iterable[tuple[int, str, int]], purpose: str) -> npt.NDArray[np.uint64]:
+def sample_keys(seed: int, samples: Iterable[tuple[int, str, int]], purpose: str) -> UInt64s:
     """Return the keys of the generators of `sample_rngs`, uint64 (n, 2), for kernels that reproduce their draws."""
     digest = xxhash.xxh3_128_digest
     keys = [digest(f"{seed}\0{epoch}\0{key}\0{view}\0{purpose}".encode()) for epoch, key, view in samples]
@@ -86,7 +88,7 @@ def _number(seed: int, epoch: int, key: str, view: int, purpose: str) -> int:
     return xxhash.xxh3_128_intdigest(f"{seed}\0{epoch}\0{key}\0{view}\0{purpose}".encode())
 
 
-def sample_numbers(seed: int, samples: Iterable[tuple[int, str]], view: int, purpose: str) -> npt.NDArray[np.float64]:
+def sample_numbers(seed: int, samples: Iterable[tuple[int, str]], view: int, purpose: str) -> Float64s:
     """Return two uniform numbers in [0, 1) for one decision on each sample, identified by epoch and key: float64 (n,
     2).
 

@@ -17,8 +17,10 @@ from typing import Any, Protocol, get_args
 
 import numpy as np
 
+from maskstream.shards.arrays import Int64s
+
 from .mix_order import MixOrder, MixReader, MixSamples, shuffled
-from .order import GlobalBatch, Int64Array, Order, PackedRow
+from .order import GlobalBatch, Order, PackedRow
 from .rng import sample_rng
 from .row_order import (
     BLOCK_ROWS,
@@ -209,12 +211,12 @@ class RowMixOrder(MixOrder):
         return 1.0 if self.steps == 1 else min((block + 0.5) / (self._blocks or 1), 1.0)
 
 
-def count_targets(sizes: RowSizes) -> Int64Array:
+def count_targets(sizes: RowSizes) -> Int64s:
     """Count the targets of samples: the mask's targets, or all hidden tokens."""
     return sizes.tokens - sizes.visible if sizes.target is None else sizes.target
 
 
-def _join_sizes(sizes: Sequence[RowSizes], order: Int64Array) -> RowSizes:
+def _join_sizes(sizes: Sequence[RowSizes], order: Int64s) -> RowSizes:
     """Concatenate the sizes of all parts in the given order."""
     shape, visible, pixels = (
         np.concatenate([getattr(one, name) for one in sizes])[order] for name in ("shape", "visible", "pixels")

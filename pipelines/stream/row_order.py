@@ -25,7 +25,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from .order import GlobalBatch, Int64Array, Order, PackedRow
+from maskstream.shards.arrays import Int64s
+
+from .order import GlobalBatch, Order, PackedRow
 from .rng import sample_rng
 from .samples import SplitSamples
 
@@ -40,19 +42,19 @@ _MEASURED = 1 << 14  # samples measured to find how many fill a row
 class RowSizes:
     """Row usage of N samples."""
 
-    shape: Int64Array
+    shape: Int64s
     """int64 (N, 3): tokens along t, h and w."""
-    visible: Int64Array
+    visible: Int64s
     """int64 (N,): tokens that the encoder sees, before scaling."""
-    target: Int64Array | None
+    target: Int64s | None
     """int64 (N,): tokens to reconstruct; None if these are the hidden ones."""
-    pixels: Int64Array
+    pixels: Int64s
     """int64 (N,): pixels to decode."""
 
     @property
-    def tokens(self) -> Int64Array:
+    def tokens(self) -> Int64s:
         """Number of tokens of each sample, int64 (N,)."""
-        tokens: Int64Array = self.shape.prod(axis=1)
+        tokens: Int64s = self.shape.prod(axis=1)
         return tokens
 
 
@@ -74,7 +76,7 @@ class Room:
     """Largest relative change of a sample's visible tokens; 0 keeps the mask's counts."""
 
 
-def bounds(tokens: Int64Array, visible: Int64Array, scaling: float) -> tuple[Int64Array, Int64Array]:
+def bounds(tokens: Int64s, visible: Int64s, scaling: float) -> tuple[Int64s, Int64s]:
     """Return the minimum and maximum visible tokens of samples, int64 (N,).
 
     At least one token stays visible, and one hidden in samples that hide any.
@@ -121,7 +123,7 @@ class _Limits:
         return at - 1 if at and aim - self.visible[at - 1] < self.visible[at] - aim else at
 
 
-def divided(sizes: RowSizes, room: Room, rows: int | None = None) -> tuple[list[Int64Array], Int64Array]:
+def divided(sizes: RowSizes, room: Room, rows: int | None = None) -> tuple[list[Int64s], Int64s]:
     """Divide samples into rows; returns the samples of each row, int64 (S,), and those that fit nowhere, int64.
 
     Args:
@@ -135,7 +137,7 @@ def divided(sizes: RowSizes, room: Room, rows: int | None = None) -> tuple[list[
     limits, n = _Limits(sizes, room), len(sizes.visible)
     if (wrong := np.flatnonzero((limits.own > limits.limits[:, None]).any(axis=0))).size:
         raise make_too_large_error(sizes, int(wrong[0]), room)
-    found: list[Int64Array] = []
+    found: list[Int64s] = []
     start, whole = 0, int(limits.visible[-1])
     while start < n if rows is None else len(found) < rows:
         # With a fixed number of rows, row j ends where the running sum reaches j + 1 equal parts of all tokens, so that
@@ -172,7 +174,7 @@ def make_too_large_error(sizes: RowSizes, one: int, room: Room) -> ValueError:
     )
 
 
-def scaled(sizes: RowSizes, room: Room) -> Int64Array:
+def scaled(sizes: RowSizes, room: Room) -> Int64s:
     """Scale the visible tokens of a row's samples, int64 (S,), by one factor within the bound to fill the row.
 
     The sum is exact: the rounding remainder goes to the samples that lost most by rounding.
@@ -296,7 +298,7 @@ class RowSamples:
         return rows_of(whole, self.sizer.sizes(whole), self.room, progress=self.progress)
 
     @property
-    def starts(self) -> Int64Array:
+    def starts(self) -> Int64s:
         """First sample index of the only part, and the number of samples, int64 (2,)."""
         return np.array([0, self.n_samples])
 
@@ -485,7 +487,7 @@ def in_windows(
         first = stop
 
 
-def share_by_cost(costs: Int64Array, size: int) -> list[Int64Array]:
+def share_by_cost(costs: Int64s, size: int) -> list[Int64s]:
     """Assign the rows of a window to batches by cost: int64 (size,) for each batch.
 
     A row that costs more than a rank's part of a batch makes other ranks wait, unless they have such rows too. So the
@@ -499,7 +501,7 @@ def share_by_cost(costs: Int64Array, size: int) -> list[Int64Array]:
     return [*batches, *left.reshape(-1, size)]
 
 
-def balanced(costs: Sequence[int]) -> Int64Array:
+def balanced(costs: Sequence[int]) -> Int64s:
     """Order the rows of a batch so that equal parts of it cost about the same to decode: int64 (n,)."""
     # Pair the cheapest row with the most expensive, the second cheapest with the second most expensive, and so on, so
     # that pairs cost about the same. Then spread the pairs, so that parts of any size contain pairs of all kinds.

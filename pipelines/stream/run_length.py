@@ -11,7 +11,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from .order import GlobalBatch, Int64Array
+from maskstream.shards.arrays import Int64s
+
+from .order import GlobalBatch
 from .sampler import Visible
 from .samples import Samples, Stream
 
@@ -29,9 +31,9 @@ class BudgetOrder:
     budget: int
     """Maximum visible tokens per batch over all ranks."""
     global_batch: int
-    visible: Int64Array
+    visible: Int64s
     """int64 (steps,): visible tokens of a sample at each step; the last value applies after the run."""
-    starts: Int64Array = field(init=False, repr=False, compare=False)
+    starts: Int64s = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "starts", np.concatenate([[0], np.cumsum(self.sizes())]))
@@ -46,7 +48,7 @@ class BudgetOrder:
         """Always true."""
         return True
 
-    def sizes(self) -> Int64Array:
+    def sizes(self) -> Int64s:
         """Samples of each batch of the run over all ranks, int64 (steps,)."""
         return fit_budget(self.visible, self.budget, self.global_batch)
 
@@ -75,7 +77,7 @@ class BudgetOrder:
         return int(self.starts[step - beyond]) + beyond * int(self.starts[-1] - self.starts[-2])
 
 
-def fit_budget(visible: Int64Array, budget: int, global_batch: int) -> Int64Array:
+def fit_budget(visible: Int64s, budget: int, global_batch: int) -> Int64s:
     """Return the largest multiple of `global_batch` samples within `budget` tokens at each step, int64 (steps,).
 
     Raises:
@@ -88,7 +90,7 @@ def fit_budget(visible: Int64Array, budget: int, global_batch: int) -> Int64Arra
             f"(batch_size x world_size) of up to {most} visible tokens; use a budget of at least "
             f"{most * global_batch}, or a smaller batch_size"
         )
-    sizes: Int64Array = budget // (visible * global_batch) * global_batch
+    sizes: Int64s = budget // (visible * global_batch) * global_batch
     return sizes
 
 

@@ -17,13 +17,13 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
+from maskstream.shards.arrays import Float32s, Int64s
 from maskstream.shards.errors import SampleError
 from maskstream.shards.stores.base import Announcement, Range
 
 from .batch import Batch
-from .order import Int64Array, PackedRow
+from .order import PackedRow
 from .rng import START, Place
 from .samples import Samples
 from .stats import Stats
@@ -39,11 +39,11 @@ if TYPE_CHECKING:
 class Wanted:
     """n samples with the epochs and positions of the run at which they are drawn."""
 
-    indexes: Int64Array
+    indexes: Int64s
     """int64 (n,): samples."""
-    epochs: Int64Array
+    epochs: Int64s
     """int64 (n,): epoch of each sample."""
-    rows: Int64Array
+    rows: Int64s
     """int64 (n,): rows of the global batch."""
     first: Place = START
     """Position of the global batch's row 0 in the run."""
@@ -65,7 +65,7 @@ class Wanted:
         step, _, of, progress = self.first
         return [Place(step, row, of, progress) for row in self.rows.tolist()]
 
-    def part(self, chosen: slice | Int64Array, start: int = 0) -> Wanted:
+    def part(self, chosen: slice | Int64s, start: int = 0) -> Wanted:
         """Select the samples `chosen`, int64 (n,), as samples of a dataset whose first sample has the index `start`
         here.
         """
@@ -93,7 +93,7 @@ class BatchPlan(Wanted):
     """One rank's part of global batch `number` = (epoch, batch)."""
 
     number: tuple[int, int]
-    weight: npt.NDArray[np.float32]
+    weight: Float32s
     """float32 (B,): 0 for padding."""
     tried: tuple[int, ...] = ()
     """Known unusable candidates of each row, the sample itself being the first; empty if there are none."""
@@ -227,7 +227,7 @@ class Visible(Protocol):
         ValueError: The number is not a function of the step alone.
     """
 
-    def __call__(self, steps: int) -> Int64Array: ...
+    def __call__(self, steps: int) -> Int64s: ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -16,9 +16,8 @@ from math import ceil, nextafter
 
 import numpy as np
 
+from maskstream.shards.arrays import Int64s
 from maskstream.shards.config import Config
-
-from .order import Int64Array
 
 _UNIT = 1 << 40  # for rates; sums have one bit more, for the mean of two rates
 _LONGEST = 1 << 30  # cycle of integer weights
@@ -127,14 +126,14 @@ class Shares:
         counts = [(piece.given(part, units) + _UNIT) // (2 * _UNIT) for part in range(len(self.limits))]
         return [n if most is None else min(n, most) for n, most in zip(counts, self.limits, strict=True)]
 
-    def counts(self, samples: int) -> Int64Array:
+    def counts(self, samples: int) -> Int64s:
         """Return how many of the first `samples` samples come from each part, int64 (parts,)."""
         time, counts = self._time(samples)
         for part in islice(self._find_due(counts, time), samples - sum(counts)):
             counts[part] += 1
         return np.array(counts, np.int64)
 
-    def parts(self, begin: int, end: int) -> Int64Array:
+    def parts(self, begin: int, end: int) -> Int64s:
         """Return the part of each of the samples [begin, end), int64 (end - begin,)."""
         time, counts = self._time(begin)
         skipped, parts = begin - sum(counts), list[int]()
@@ -244,7 +243,7 @@ class Cycle:
     """Constant weights: of every sum(weights) samples, weights[k] come from part k, evenly spread."""
 
     weights: tuple[int, ...]
-    cycle: Int64Array = field(init=False, repr=False, compare=False)
+    cycle: Int64s = field(init=False, repr=False, compare=False)
     """int64 (sum of weights,): part of each sample in one period."""
 
     def __post_init__(self) -> None:
@@ -258,11 +257,11 @@ class Cycle:
         cycle = np.repeat(np.arange(len(self.weights)), self.weights)[np.argsort(due, kind="stable")]
         object.__setattr__(self, "cycle", cycle)
 
-    def counts(self, samples: int) -> Int64Array:
+    def counts(self, samples: int) -> Int64s:
         """Return how many of the first `samples` samples come from each part, int64 (parts,)."""
         rounds, rest = divmod(samples, len(self.cycle))
         return rounds * np.asarray(self.weights) + np.bincount(self.cycle[:rest], minlength=len(self.weights))
 
-    def parts(self, begin: int, end: int) -> Int64Array:
+    def parts(self, begin: int, end: int) -> Int64s:
         """Return the part of each of the samples [begin, end), int64 (end - begin,)."""
         return np.take(self.cycle, np.arange(begin, end), mode="wrap")

@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from maskstream.shards.arrays import Int64s
 from maskstream.shards.config import Config
 from maskstream.shards.limits import PositiveFloat
 
-from .order import Int64Array
 from .samples import Stream
 from .shares import Schedule, find_schedules, list_points
 
@@ -107,7 +107,7 @@ def describe_part_identity(weight: Weight, epochs: float | None, part: Stream) -
     }
 
 
-def find_part(starts: Int64Array, index: int) -> tuple[int, int]:
+def find_part(starts: Int64s, index: int) -> tuple[int, int]:
     """Return the part that contains sample `index`, and the sample's index in that part."""
     part = int(np.searchsorted(starts, index, side="right")) - 1
     return part, index - int(starts[part])

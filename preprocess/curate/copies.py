@@ -11,13 +11,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-import numpy.typing as npt
 
-from .measures import Measures, UInt8s
+from maskstream.shards.arrays import Bools, Float32s, Int64s, UInt8s
+
+from .measures import Measures
 from .prints import PART_BYTES
-
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
 
 DISTANCES = (48, 18)
 """Frames match if their waves, or their slopes, differ in at most this many of 256 bits."""
@@ -39,9 +37,9 @@ def alike(
     theirs: Measures,
     *,
     mirrored: bool = False,
-    ours: Ints | None = None,
-    among: Ints | None = None,
-) -> Ints:
+    ours: Int64s | None = None,
+    among: Int64s | None = None,
+) -> Int64s:
     """Return the pairs of samples that are copies of each other.
 
     Args:
@@ -96,7 +94,7 @@ def match_frames(own: Measures, place: int, theirs: Measures, there: int) -> Mat
     return Match(ours, others, int(np.median(bits[np.unique(near[:, 0])].min(axis=1))))
 
 
-def _waves_apart(own: Measures, place: int, theirs: Measures, there: int) -> Ints:
+def _waves_apart(own: Measures, place: int, theirs: Measures, there: int) -> Int64s:
     """Return the number of bits in which the waves of frames differ from other frames, int64 (F, G): the smallest
     distance to the frame itself, its mirror image and its windows.
     """
@@ -107,13 +105,13 @@ def _waves_apart(own: Measures, place: int, theirs: Measures, there: int) -> Int
     return np.asarray(np.bitwise_count(differing).sum(axis=-1, dtype=np.int64).min(axis=-1), np.int64)
 
 
-def _drop_repeated(pairs: Ints) -> Ints:
+def _drop_repeated(pairs: Int64s) -> Int64s:
     """Return the distinct pairs, int64 (P, 2), sorted."""
     length = int(pairs.max(initial=0)) + 1  # one number per row, because numpy takes 30 times as long for rows
     return np.stack(np.divmod(np.unique(pairs @ [length, 1]), length), 1)
 
 
-def _match_samples(own: Measures, theirs: Measures, frames: Ints) -> Ints:
+def _match_samples(own: Measures, theirs: Measures, frames: Int64s) -> Int64s:
     """Return the pairs of samples with enough frames that match in the same order, int64 (P, 2), given matching pairs
     of frames, int64 (F, 2).
 
@@ -143,7 +141,7 @@ def _match_samples(own: Measures, theirs: Measures, frames: Ints) -> Ints:
     return np.asarray(np.stack(np.divmod(met, max(len(theirs), 1)), 1), np.int64)
 
 
-def _list_frames(of: Measures, samples: Ints | None) -> Ints:
+def _list_frames(of: Measures, samples: Int64s | None) -> Int64s:
     """Return the frames of samples, int64 (F,); None stands for all samples."""
     chosen = np.ones(len(of), bool)
     if samples is not None:
@@ -152,7 +150,7 @@ def _list_frames(of: Measures, samples: Ints | None) -> Ints:
     return np.flatnonzero(np.repeat(chosen, np.diff(of.start)))
 
 
-def _match_cropped_frames(copies: Measures, some: Ints, others: Measures, among: Ints) -> Ints:
+def _match_cropped_frames(copies: Measures, some: Int64s, others: Measures, among: Int64s) -> Int64s:
     """Return the pairs of frames from `some` and `among`, int64 (P, 2), where the first matches a window of the
     second.
     """
@@ -173,7 +171,7 @@ def _match_cropped_frames(copies: Measures, some: Ints, others: Measures, among:
     return _drop_repeated(np.concatenate(found))
 
 
-def _match_frames(ours: UInt8s, some: Ints, others: UInt8s, among: Ints) -> Ints:
+def _match_frames(ours: UInt8s, some: Int64s, others: UInt8s, among: Int64s) -> Int64s:
     """Return the pairs of frames from `some` and `among` that match, int64 (P, 2). Within one array of hashes each pair
     comes once, the smaller number first.
     """
@@ -202,7 +200,7 @@ def _parts(count: int) -> Iterator[slice]:
         first, size = first + size, size * 16
 
 
-def _grouped(pairs: Ints, order: Ints) -> dict[int, list[int]]:
+def _grouped(pairs: Int64s, order: Int64s) -> dict[int, list[int]]:
     """Group samples greedily: each kept sample, with the samples that are removed as copies of it.
 
     pairs: matching samples, int64 (P, 2). order: see `find_copies`.
@@ -243,9 +241,9 @@ def find_leaks(own: Measures, theirs: Measures, left: Sequence[int], mirrored: b
 
 def find_copies(
     own: Measures,
-    order: Ints,
+    order: Int64s,
     mirrored: bool,
-    features: npt.NDArray[np.float32] | None = None,
+    features: Float32s | None = None,
     cosine: float = 1.0,
 ) -> dict[int, list[int]]:
     """Group near-duplicates, and return for each kept sample the samples that are removed as its copies.
@@ -279,7 +277,7 @@ def find_copies(
 
 
 def _blocks(
-    some: Ints, left: Bools, order: Ints, pairs: Ints, features: npt.NDArray[np.float32], cosine: float
+    some: Int64s, left: Bools, order: Int64s, pairs: Int64s, features: Float32s, cosine: float
 ) -> Iterator[dict[int, list[int]]]:
     """Yield the groups of one step of `find_copies`, which updates `left` before the next block of `some` is compared.
 

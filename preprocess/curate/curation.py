@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from maskstream.preprocess.versions import remove
+from maskstream.shards.arrays import Bools, Float32s, Float64s, Int64s
 from maskstream.shards.errors import MaskstreamError, ShardError
 from maskstream.shards.format.component import Numbers
 from maskstream.shards.format.dataset import CURATION_OF, CURATIONS, list_own_curations, read_description
@@ -36,13 +36,11 @@ from .copies import find_copies, find_leaks
 from .curated import Curated, Gone
 from .kept import compute_table_sum
 from .languages import list_named_languages, measure_languages
-from .measures import IMAGES, SIGNALS, Floats, Measures, measure
+from .measures import IMAGES, SIGNALS, Measures, measure
 from .options import CurateOptions
 from .originals import sort_originals_first
 from .rules import SHARE_NAME, Rule
 
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
 log = logging.getLogger(__name__)
 
 _AT_ONCE = 1024
@@ -136,7 +134,7 @@ class _Signals:
 
     written: Mapping[str, Numbers]
     table: pa.Table | None
-    numbers: Mapping[str, Floats]
+    numbers: Mapping[str, Float64s]
     languages: Sequence[str]
 
     @classmethod
@@ -180,7 +178,7 @@ def _remove_copies(own: Measures, groups: Mapping[int, Sequence[int]]) -> dict[i
 
 def _open_base(
     manifest: Manifest, asked: Mapping[str, Any], repeated: Mapping[str, Any] | None, *, by_rule: bool
-) -> tuple[Manifest, Ints]:
+) -> tuple[Manifest, Int64s]:
     """Open the version that a request refers to; also return the numbers of the samples that were left out since."""
     if repeated:
         return _open_repeated_run(manifest, repeated)
@@ -209,8 +207,8 @@ def _describe_request(options: CurateOptions, table: pa.Table | None, exams: Seq
 
 
 def _align_scores(
-    own: Measures, table: pa.Table, numbers: Mapping[str, Floats], options: CurateOptions
-) -> dict[str, Floats]:
+    own: Measures, table: pa.Table, numbers: Mapping[str, Float64s], options: CurateOptions
+) -> dict[str, Float64s]:
     """Return the scores in the order of the samples, NaN where a sample has none. Raise ValueError if the rule needs
     one that is missing.
     """
@@ -265,7 +263,7 @@ def _find_repeated_run(manifest: Manifest, asked: Mapping[str, Any]) -> Mapping[
     return next((one for one in records if one["asked"] == asked and one["samples"] == samples), None)
 
 
-def _open_repeated_run(manifest: Manifest, record: Mapping[str, Any]) -> tuple[Manifest, Ints]:
+def _open_repeated_run(manifest: Manifest, record: Mapping[str, Any]) -> tuple[Manifest, Int64s]:
     """Open the version before a curation; also return the numbers of all samples that are removed after it.
 
     A merged split loses both versions if samples are erased from its splits. Then the current version is opened, with
@@ -280,7 +278,7 @@ def _open_repeated_run(manifest: Manifest, record: Mapping[str, Any]) -> tuple[M
         return replace(manifest, removed=manifest.removed[~curated]), left_out
 
 
-def _reopen_left_out(manifest: Manifest, asked: Mapping[str, Any]) -> tuple[Manifest, Ints]:
+def _reopen_left_out(manifest: Manifest, asked: Mapping[str, Any]) -> tuple[Manifest, Int64s]:
     """Open a grown split with all samples that the same curation left out before; also return their numbers.
 
     A curation of an appended or merged split does not record which of its samples it left out. If it is the same, the
@@ -302,7 +300,7 @@ def _reopen_left_out(manifest: Manifest, asked: Mapping[str, Any]) -> tuple[Mani
     return replace(manifest, removed=manifest.removed[stays_out]), reopened
 
 
-def _read_left_out(manifest: Manifest, record: Mapping[str, Any], parts: Sequence[tuple[str, int]]) -> Ints | None:
+def _read_left_out(manifest: Manifest, record: Mapping[str, Any], parts: Sequence[tuple[str, int]]) -> Int64s | None:
     """Return the numbers of the samples that a curation left out; None if its versions are deleted or number others."""
     try:
         began, made = (read_description(manifest.store, record[name]) for name in ("began", "made"))
@@ -334,7 +332,7 @@ def _check_share(own: Measures, gone: Mapping[int, Gone], most: float, keep: str
     )
 
 
-def _guess_languages(own: Measures, languages: Sequence[str]) -> dict[str, Floats]:
+def _guess_languages(own: Measures, languages: Sequence[str]) -> dict[str, Float64s]:
     """Return the probability of each language for each text, float64 (N,) by signal name."""
     measure_languages("", languages)  # raises ValueError if one is unknown
     if own.media != {"texts"}:
@@ -367,7 +365,7 @@ def _read_table(path: str | Path) -> pa.Table:
     return table
 
 
-def _rows(own: Measures, table: pa.Table, path: str | Path | None) -> Ints:
+def _rows(own: Measures, table: pa.Table, path: str | Path | None) -> Int64s:
     """Return the table row of each sample, int64 (N,); -1 for samples that cannot be decoded and have no row."""
     keys = table["key"].to_pylist()
     row = {key: at for at, key in enumerate(keys)}
@@ -398,7 +396,7 @@ def _check_known(own: Measures, known: Bools, path: str | Path | None, what: str
         )
 
 
-def _numbers(table: pa.Table, path: str | Path | None, taken: Sequence[str]) -> dict[str, Floats]:
+def _numbers(table: pa.Table, path: str | Path | None, taken: Sequence[str]) -> dict[str, Float64s]:
     """Return the numeric columns of a table by name."""
     found = {}
     for name in table.column_names:
@@ -412,7 +410,7 @@ def _numbers(table: pa.Table, path: str | Path | None, taken: Sequence[str]) -> 
     return found
 
 
-def _find_near_features(own: Measures, path: str | Path, cosine: float) -> npt.NDArray[np.float32]:
+def _find_near_features(own: Measures, path: str | Path, cosine: float) -> Float32s:
     """Return the features of a table as vectors of length 1, float32 (N, D), zeros for samples that cannot be decoded.
 
     Raises ValueError if the table does not have a list of equally many finite numbers for each sample. Logs a warning
@@ -438,7 +436,7 @@ def _find_near_features(own: Measures, path: str | Path, cosine: float) -> npt.N
     values = pc.list_flatten(lists).combine_chunks().to_numpy(zero_copy_only=False)
     with np.errstate(over="ignore"):
         values = values.astype(np.float32).reshape(len(lists), -1)
-    vectors: npt.NDArray[np.float32] = values[np.cumsum(valid)[rows] - 1]
+    vectors: Float32s = values[np.cumsum(valid)[rows] - 1]
     vectors[(rows < 0) | ~valid[rows]] = 0
     finite = np.asarray(np.isfinite(vectors).all(1))
     _check_known(own, finite, path, "features")
@@ -449,7 +447,7 @@ def _find_near_features(own: Measures, path: str | Path, cosine: float) -> npt.N
     return vectors
 
 
-def _warn_of_collapse(vectors: npt.NDArray[np.float32], path: str | Path, cosine: float) -> None:
+def _warn_of_collapse(vectors: Float32s, path: str | Path, cosine: float) -> None:
     """Warn if a tenth of the pairs among a thousand samples would be copies."""
     some = vectors[np.unique(np.linspace(0, len(vectors) - 1, _AT_ONCE).astype(np.int64))] if len(vectors) else vectors
     alike = some @ some.T >= cosine

@@ -8,11 +8,9 @@ images have none, as a single light pixel at each edge shows.
 import math
 
 import numpy as np
-import numpy.typing as npt
 
+from maskstream.shards.arrays import Int32s, UInt8s, UInt32s
 from maskstream.shards.jit import kernel
-
-UInt8s = npt.NDArray[np.uint8]
 
 _NAMES = ("brightness", "contrast", "saturation", "entropy", "sharpness", "borders", "dark")
 _SHORT, _WHOLE, _GRID = 256, 128, 32
@@ -131,7 +129,7 @@ def _average(rows: UInt8s, luma: UInt8s, times: int) -> None:
 
 
 @kernel
-def _fill_averages(rows: UInt8s, totals: npt.NDArray[np.uint32], luma: UInt8s) -> None:
+def _fill_averages(rows: UInt8s, totals: UInt32s, luma: UInt8s) -> None:
     """Fill a row of `luma` with averages of squares of pixels, as wide as there are rows."""
     times = len(rows)
     for value in range(len(totals)):
@@ -174,7 +172,7 @@ def _sum_edges(above: UInt8s, below: UInt8s, left: UInt8s, own: UInt8s, right: U
 
 
 @kernel
-def _count(values: UInt8s, counts: npt.NDArray[np.int32]) -> None:
+def _count(values: UInt8s, counts: Int32s) -> None:
     """Count values in 64 bins, int32 (4, 64): four counters, because equal neighbours would stall a single one."""
     for n in range(len(values) // 4):
         for part in range(4):

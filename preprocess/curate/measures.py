@@ -16,12 +16,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import soxr
 from av.video.reformatter import VideoReformatter
 
+from maskstream.shards.arrays import Float64s, Int64s, UInt8s
 from maskstream.shards.errors import SampleError
 from maskstream.shards.format.component import component_of
 from maskstream.shards.format.manifest import Manifest, SplitLocation
@@ -48,9 +48,6 @@ from .prints import (
     hash_text,
     shrink_luma,
 )
-
-UInt8s = npt.NDArray[np.uint8]
-Floats = npt.NDArray[np.float64]
 
 SIGNALS: Mapping[str, str] = {
     "width": "pixels",
@@ -100,11 +97,11 @@ class Measures:
     """
 
     manifest: Manifest
-    index: npt.NDArray[np.int64]
+    index: Int64s
     components: Sequence[str]
-    signals: Mapping[str, Floats]
-    start: npt.NDArray[np.int64]
-    times: Floats
+    signals: Mapping[str, Float64s]
+    start: Int64s
+    times: Float64s
     whole: UInt8s
     windows: UInt8s
     mirrored: UInt8s
@@ -147,7 +144,7 @@ class Measures:
         return np.ascontiguousarray(frame[:, :, ::-1])
 
     @property
-    def owner(self) -> npt.NDArray[np.int64]:
+    def owner(self) -> Int64s:
         """Position of the sample of each frame, int64 (F,)."""
         return np.repeat(np.arange(len(self)), np.diff(self.start))
 
@@ -266,7 +263,7 @@ def _folders(manifest: Manifest) -> list[Path]:
 def _measure_shard(
     manifest: Manifest,
     names: Sequence[str],
-    numbers: npt.NDArray[np.int64],
+    numbers: Int64s,
     paths: Sequence[Path],
     pool: ThreadPoolExecutor,
 ) -> pa.Table:
@@ -345,7 +342,7 @@ def _measure_print(manifest: Manifest, number: int, name: str) -> dict[str, obje
     return {**list_known_signals(0, 0, size_bytes, seconds), "frames": len(own), **columns}
 
 
-def _read_sound(manifest: Manifest, number: int, name: str) -> Floats:
+def _read_sound(manifest: Manifest, number: int, name: str) -> Float64s:
     """Read the first MOST_SOUND_S seconds of audio, mono at RATE, float64 (N,)."""
     (data,) = manifest.store.read_many([manifest.member(number, name)])
     with open_media(data) as container:

@@ -17,17 +17,14 @@ from itertools import combinations, repeat
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from maskstream.shards.arrays import Int32s, Int64s, UInt8s, UInt16s, UInt64s
 from maskstream.shards.errors import MaskstreamError
 from maskstream.shards.lazy import importing
 
 with importing():
     import numba
 
-UInt8s = npt.NDArray[np.uint8]
-UInt16s = npt.NDArray[np.uint16]
-Ints = npt.NDArray[np.int64]
 
 _BANDS, _BAND = 16, 16
 _MANY = 1 << 20
@@ -49,12 +46,12 @@ class _Sorted(NamedTuple):
     hashes, uint64 (n, 4).
     """
 
-    order: npt.NDArray[np.int32]
-    starts: Ints
-    words: npt.NDArray[np.uint64]
+    order: Int32s
+    starts: Int64s
+    words: UInt64s
 
 
-def near(ours: UInt8s, others: UInt8s, distance: int, *, threads: int | None = None) -> Ints:
+def near(ours: UInt8s, others: UInt8s, distance: int, *, threads: int | None = None) -> Int64s:
     """Return the pairs of hashes that differ in at most `distance` bits.
 
     Args:
@@ -113,7 +110,7 @@ def _split_into_bands(hashes: UInt8s) -> UInt16s:
 
 
 @cache
-def _places() -> npt.NDArray[np.uint64]:
+def _places() -> UInt64s:
     """Return the target of the bits of a hash for each byte position and value, uint64 (32, 256, 4)."""
     order = np.random.default_rng(0).permutation(_BANDS * _BAND)
     alone = np.eye(32, dtype=np.uint8)[:, None] * np.arange(256, dtype=np.uint8)[:, None]

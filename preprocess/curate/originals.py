@@ -30,16 +30,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from maskstream.shards.arrays import Bools, Float32s, Float64s, Int64s, UInt8s
 from maskstream.shards.media.image_header import detect_image_form
 from maskstream.shards.members.text import JSON
 from maskstream.shards.members.video import VIDEO
 
 from .measures import Measures, keyframes
-
-UInt8s = npt.NDArray[np.uint8]
-Floats = npt.NDArray[np.float64]
-Float32s = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int64]
 
 _MOST_BLOCKS = 1 << 12
 """Blocks of 8 x 8 pixels that are compared, evenly spread."""
@@ -365,7 +361,7 @@ def _measure_rounding(one: Look, other: Look, forth: _Tone, back: _Tone) -> floa
     return found if abs(found) > 0.001 else 0.0
 
 
-def _compare_likelihoods(one: Look, other: Look, tone: _Tone, usable: npt.NDArray[np.bool_]) -> tuple[float, float]:
+def _compare_likelihoods(one: Look, other: Look, tone: _Tone, usable: Bools) -> tuple[float, float]:
     """Return the mean log-likelihood of the coefficients of both images if `other` is made from `one`, and for the
     reverse.
     """
@@ -410,13 +406,13 @@ def _estimate_factor(moved: Float32s, there: Float32s, steps: Float32s) -> float
     return found
 
 
-def _measure_rounded(residual: npt.NDArray[np.floating], step: float, by_chance: Floats, noise: float) -> float:
+def _measure_rounded(residual: npt.NDArray[np.floating], step: float, by_chance: Float64s, noise: float) -> float:
     """Return the log-likelihood of residuals that are noise, rounded to multiples of a step."""
     ends = [0.5 + 0.5 * np.tanh(0.851 * (residual + sign * step / 2) / noise) for sign in (1, -1)]
     return float(np.maximum(np.log((1 - _STRAY) * (ends[0] - ends[1]) + _STRAY * by_chance), -6).sum())
 
 
-def _smooth_mass(values: npt.NDArray[np.int64]) -> Floats:
+def _smooth_mass(values: Int64s) -> Float64s:
     """Return the probability of each value 0, 1, ... by a histogram without gaps: a Poisson regression of its
     counts.
     """
@@ -487,7 +483,7 @@ def _compare_detail(one: Look, other: Look, forth: _Tone, back: _Tone) -> float:
     return found if abs(found) > 0.01 else 0.0
 
 
-def sort_originals_first(own: Measures, order: Ints, groups: Mapping[int, Sequence[int]]) -> Ints:
+def sort_originals_first(own: Measures, order: Int64s, groups: Mapping[int, Sequence[int]]) -> Int64s:
     """Reorder samples so that the original of each group takes the position of its first member.
 
     Args:

@@ -20,10 +20,8 @@ from functools import cache
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
-UInt8s = npt.NDArray[np.uint8]
-Floats = npt.NDArray[np.float64]
+from maskstream.shards.arrays import Float32s, Float64s, UInt8s, UInt64s
 
 PART_BYTES = 32
 """Size of one part of a hash in bytes."""
@@ -65,7 +63,7 @@ _SILENT = 1e-5
 _LETTERS = 5
 
 
-def shrink_luma(luma: UInt8s) -> npt.NDArray[np.float32]:
+def shrink_luma(luma: UInt8s) -> Float32s:
     """Resize luma to float32 (64, 64) by area averaging."""
     return np.asarray(cv2.resize(luma, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA), np.float32)
 
@@ -97,7 +95,7 @@ def _cut_windows(luma: UInt8s, of_clip: bool) -> Iterator[UInt8s]:
         yield luma[top : height - top, left : width - left] if has else luma[:0]
 
 
-def _transform_waves(luma: npt.NDArray[np.float32]) -> bytes:
+def _transform_waves(luma: Float32s) -> bytes:
     """Return the waves of luma float32 (64, 64)."""
     mean, deviation = (float(one[0, 0]) for one in cv2.meanStdDev(luma))
     luma = np.clip(luma, mean - _FAR * deviation, mean + _FAR * deviation)
@@ -105,7 +103,7 @@ def _transform_waves(luma: npt.NDArray[np.float32]) -> bytes:
     return np.packbits(coefficients > np.partition(coefficients.reshape(-1), _MIDST)[_MIDST]).tobytes()
 
 
-def _hash(luma: npt.NDArray[np.float32], of_clip: bool) -> bytes:
+def _hash(luma: Float32s, of_clip: bool) -> bytes:
     """Return the waves and the slopes of luma float32 (64, 64)."""
     waves = _transform_waves(luma)
     cells = np.asarray(cv2.resize(luma, (_CELLS, _CELLS), interpolation=cv2.INTER_AREA))
@@ -118,7 +116,7 @@ def _hash(luma: npt.NDArray[np.float32], of_clip: bool) -> bytes:
     return waves + np.packbits(rises).tobytes()
 
 
-def hash_sound(samples: Floats) -> tuple[Floats, UInt8s, UInt8s]:
+def hash_sound(samples: Float64s) -> tuple[Float64s, UInt8s, UInt8s]:
     """Hash the windows of audio that are not silent.
 
     Args:
@@ -139,14 +137,14 @@ def hash_sound(samples: Floats) -> tuple[Floats, UInt8s, UInt8s]:
     return np.array(times), np.array(own, np.uint8).reshape(shape), np.array(lower, np.uint8).reshape(shape)
 
 
-def draw_levels(samples: Floats) -> UInt8s:
+def draw_levels(samples: Float64s) -> UInt8s:
     """Draw the spectrogram of the first 16 seconds of audio, uint8 (98, frames, 3), high pitches at the top."""
     levels = _measure_levels(samples[: 16 * RATE]).T[::-1]
     grey = np.round(255 * levels / max(float(levels.max(initial=0)), 1e-9)).astype(np.uint8)
     return np.ascontiguousarray(np.repeat(grey[:, :, None], 3, axis=2))
 
 
-def _measure_levels(samples: Floats) -> Floats:
+def _measure_levels(samples: Float64s) -> Float64s:
     """Return the square roots of the power in half-semitone bands, (frames, 98), 16 frames a second."""
     padded = np.concatenate([samples, np.zeros(max(_WINDOW + (_LONG - 1) * _HOP - len(samples), 0))])
     frames = np.lib.stride_tricks.sliding_window_view(padded, _WINDOW)[::_HOP]
@@ -158,7 +156,7 @@ def _measure_levels(samples: Floats) -> Floats:
 
 
 @cache
-def _build_bank() -> Floats:
+def _build_bank() -> Float64s:
     """Return the weight of each frequency in each band, (frequencies, 98): a triangle between the neighbouring
     bands.
     """
@@ -166,7 +164,7 @@ def _build_bank() -> Floats:
     return np.asarray(np.maximum(1 - np.abs(pitch[:, None] - np.arange(_BANDS + 2)), 0))
 
 
-def _hash_signs(levels: Floats) -> UInt8s:
+def _hash_signs(levels: Float64s) -> UInt8s:
     """Return the hash of levels, (16, 96)."""
     coefficients = cv2.dct(np.ascontiguousarray(levels, np.float32))[:4, 1:65]
     return np.packbits(coefficients > np.median(coefficients))
@@ -191,7 +189,7 @@ def hash_text(text: str) -> UInt8s:
     return np.packbits(_mix_word(least) & np.uint64(1))[None]
 
 
-def _mix_word(words: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+def _mix_word(words: UInt64s) -> UInt64s:
     """Mix each word by splitmix64 (Steele, Lea and Flood, Fast Splittable Pseudorandom Number Generators, 2014)."""
     words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

@@ -13,17 +13,15 @@ from sys import float_info
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from maskstream.shards.arrays import Bools, Float64s
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.members.image import IMAGE
 from maskstream.shards.members.member import Member
 from maskstream.shards.members.video import VIDEO
 from maskstream.shards.named import nearest
 
-from .measures import MOST_FRAMES, SIGNALS, Floats, keyframes, list_known_signals, looks_of, picture
-
-Bools = npt.NDArray[np.bool_]
+from .measures import MOST_FRAMES, SIGNALS, keyframes, list_known_signals, looks_of, picture
 
 SHARE_NAME = re.compile(r"p(\d{1,2}(?:_\d+)?)")
 _COMPARE: Mapping[type, Callable[[Any, Any], Bools]] = {
@@ -57,7 +55,7 @@ class Rule:
             raise self._error(f"cannot be parsed ({error.args[0] if error.args else error})") from None
         self._check(self._tree)
 
-    def apply(self, signals: Mapping[str, Floats]) -> tuple[Bools, dict[str, int]]:
+    def apply(self, signals: Mapping[str, Float64s]) -> tuple[Bools, dict[str, int]]:
         """Return the samples that meet the rule, and the number of samples that fail each of its comparisons.
 
         Args:
@@ -73,7 +71,7 @@ class Rule:
         }
         return self._is_met(self._tree, signals), failed
 
-    def list_thresholds(self, signals: Mapping[str, Floats]) -> list[tuple[str, float]]:
+    def list_thresholds(self, signals: Mapping[str, Float64s]) -> list[tuple[str, float]]:
         """Return each compared signal with the number that it is compared with, in the order of the text."""
         found = []
         for one in ast.walk(self._tree):
@@ -84,7 +82,7 @@ class Rule:
                     found.append((self._signal(name), float(np.max(self._value(other, self._signal(name), signals)))))
         return found
 
-    def _is_met(self, node: ast.expr, signals: Mapping[str, Floats]) -> Bools:
+    def _is_met(self, node: ast.expr, signals: Mapping[str, Float64s]) -> Bools:
         if isinstance(node, ast.BoolOp):
             parts = [self._is_met(one, signals) for one in node.values]
             return np.asarray(np.all(parts, 0) if isinstance(node.op, ast.And) else np.any(parts, 0))
@@ -93,7 +91,7 @@ class Rule:
         assert isinstance(node, ast.Compare)
         return self._compared(node, signals)
 
-    def _compared(self, node: ast.Compare, signals: Mapping[str, Floats]) -> Bools:
+    def _compared(self, node: ast.Compare, signals: Mapping[str, Float64s]) -> Bools:
         sides = [node.left, *node.comparators]
         met = np.ones(len(next(iter(signals.values()))), bool)
         for a, op, b in zip(sides, node.ops, sides[1:], strict=False):
@@ -101,7 +99,7 @@ class Rule:
             met &= _COMPARE[type(op)](self._value(a, of, signals), self._value(b, of, signals))
         return met
 
-    def _value(self, node: ast.expr, of: str, signals: Mapping[str, Floats]) -> Floats | float:
+    def _value(self, node: ast.expr, of: str, signals: Mapping[str, Float64s]) -> Float64s | float:
         if isinstance(node, ast.Name):
             share = SHARE_NAME.fullmatch(node.id)
             if share is None:

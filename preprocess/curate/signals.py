@@ -10,13 +10,14 @@ from itertools import islice
 import cv2
 import numpy as np
 
+from maskstream.shards.arrays import UInt8s
 from maskstream.shards.members.image import IMAGE
 from maskstream.shards.members.member import Member
 from maskstream.shards.members.text import TEXT
 from maskstream.shards.members.video import VIDEO
 
 from .languages import measure_languages
-from .measures import MOST_FRAMES, UInt8s, keyframes, looks_of, picture
+from .measures import MOST_FRAMES, keyframes, looks_of, picture
 
 _SYMBOL = re.compile(r"[^\w\s]|_")
 _ASCII_SYMBOLS = np.array([_SYMBOL.match(chr(code)) is not None for code in range(128)])

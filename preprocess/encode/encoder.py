@@ -8,10 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol, Self, TypeVar, runtime_checkable
 
-import numpy as np
-import numpy.typing as npt
-
 from maskstream.preprocess.source import Source
+from maskstream.shards.arrays import UInt8s
 from maskstream.shards.config import Config, Json, with_set
 from maskstream.shards.members.member import Member
 
@@ -34,7 +32,7 @@ class Encoded:
     meta: dict[str, Any]
     sums: dict[str, list[float]] = field(default_factory=dict)
     signals: dict[str, float] = field(default_factory=dict)
-    pixels: npt.NDArray[np.uint8] | None = field(default=None, repr=False, compare=False)
+    pixels: UInt8s | None = field(default=None, repr=False, compare=False)
 
 
 MadeT = TypeVar("MadeT")

@@ -5,11 +5,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from maskstream.preprocess.source import RejectError
+from maskstream.shards.arrays import Float64s, Int64s
 
-Float64s = npt.NDArray[np.float64]
 _NOT_FINITE = re.compile(r"[-+]?(nan|inf|infinity)", re.IGNORECASE)
 
 
@@ -51,7 +50,7 @@ def read_numbers(
     return table
 
 
-def find_unfit(values: Float64s, kind: np.dtype[Any]) -> npt.NDArray[np.int64]:
+def find_unfit(values: Float64s, kind: np.dtype[Any]) -> Int64s:
     """Return the positions, int64 (n,), of the numbers (N,) that a type cannot hold. For floats these are all that are
     not finite, including literal nan and inf.
     """

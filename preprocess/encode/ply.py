@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from maskstream.preprocess.source import RejectError
+from maskstream.shards.arrays import Float64s, Int64s
 
-from .numbers import Float64s, find_unfit, make_unfit_error
+from .numbers import find_unfit, make_unfit_error
 
 _TYPES = {
     **{"char": "i1", "uchar": "u1", "short": "i2", "ushort": "u2", "int": "i4", "uint": "u4", "float": "f4"},
@@ -101,7 +101,7 @@ def _read_element(lines: Sequence[Sequence[str]], order: str) -> PlyElement:
     return PlyElement(name=name, count=int(count), properties=tuple(properties))
 
 
-def check_ply_text(data: bytes, header: PlyHeader) -> dict[str, npt.NDArray[np.int64]]:
+def check_ply_text(data: bytes, header: PlyHeader) -> dict[str, Int64s]:
     """Check the numbers of a text PLY file.
 
     Args:
@@ -118,7 +118,7 @@ def check_ply_text(data: bytes, header: PlyHeader) -> dict[str, npt.NDArray[np.i
         numbers = np.fromstring(data[header.begin :].decode("latin-1"), np.float64, sep=" ")
     except ValueError as error:
         raise RejectError("decode", f"holds words that are not numbers ({error})") from error
-    at, line, lengths = 0, data.count(b"\n", 0, header.begin) + 1, dict[str, npt.NDArray[np.int64]]()
+    at, line, lengths = 0, data.count(b"\n", 0, header.begin) + 1, dict[str, Int64s]()
     for element in header.elements:
         starts, own = _walk(numbers, at, element)
         for n, one in enumerate(element.properties):
@@ -139,7 +139,7 @@ def check_ply_text(data: bytes, header: PlyHeader) -> dict[str, npt.NDArray[np.i
     return lengths
 
 
-def _walk(numbers: Float64s, at: int, element: PlyElement) -> tuple[npt.NDArray[np.int64], int]:
+def _walk(numbers: Float64s, at: int, element: PlyElement) -> tuple[Int64s, int]:
     """Return the start of each property of each row, int64 (rows, properties), beginning at number `at`, and the end of
     the element.
     """
@@ -166,7 +166,7 @@ def _walk(numbers: Float64s, at: int, element: PlyElement) -> tuple[npt.NDArray[
     return starts, at
 
 
-def _check(values: Float64s, lines: npt.NDArray[np.int64], name: str, dtype: str) -> None:
+def _check(values: Float64s, lines: Int64s, name: str, dtype: str) -> None:
     """Raise RejectError for the first number that is not finite or does not fit its type."""
     unfit = find_unfit(values, np.dtype(dtype))
     if len(unfit):

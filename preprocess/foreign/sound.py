@@ -13,15 +13,15 @@ from itertools import islice
 
 import av
 import numpy as np
-import numpy.typing as npt
 import xxhash
 from av.container import InputContainer
 
 from maskstream.preprocess.encode.audio.encoder import check_sound
 from maskstream.preprocess.encode.audio.sound import Sound, find_id3_end, read_sound
 from maskstream.preprocess.source import RejectError
+from maskstream.shards.arrays import Float32s, Int64s
 from maskstream.shards.media.local_media import MediaError, open_media
-from maskstream.shards.media.sound_packets import Floats, decoded
+from maskstream.shards.media.sound_packets import decoded
 from maskstream.shards.media.sound_table import (
     CELL,
     CONTINUED,
@@ -232,8 +232,8 @@ class Timeline:
     """
 
     digests: list[int]
-    counts: npt.NDArray[np.int64]
-    ends: npt.NDArray[np.int64]
+    counts: Int64s
+    ends: Int64s
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -254,7 +254,7 @@ class _Trial:
         return True
 
 
-def digest(samples: Floats) -> int:
+def digest(samples: Float32s) -> int:
     """Return the hash of one packet's samples."""
     return xxhash.xxh3_64_intdigest(samples.tobytes())
 
@@ -432,7 +432,7 @@ def _scale(sound: Sound) -> float:
     return 1 / (1 << sound.bits - 1) if sound.bits else 1.0
 
 
-def _convert_to_float(sound: Sound, first: int, stop: int) -> Floats:
+def _convert_to_float(sound: Sound, first: int, stop: int) -> Float32s:
     """Return samples of the full decode as float32; full scale is 1."""
     part = sound.samples[first:stop].astype(np.float32)
     part *= np.float32(_scale(sound))

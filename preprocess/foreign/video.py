@@ -24,9 +24,10 @@ from maskstream.preprocess.encode.video.check import hash_frame
 from maskstream.preprocess.encode.video.fragments import open_mp4_writer
 from maskstream.preprocess.encode.video.source import check_length, find_first_video, orientation, read_packets
 from maskstream.preprocess.source import RejectError, explain
+from maskstream.shards.arrays import Int64s
 from maskstream.shards.media.gops import average_rate, candidates, index_of_packets, list_gops
 from maskstream.shards.media.local_media import MediaError, open_media
-from maskstream.shards.media.mp4 import DECODERS, Int64Array, Packets, read_header
+from maskstream.shards.media.mp4 import DECODERS, Packets, read_header
 from maskstream.shards.media.video_index import encode_table
 from maskstream.shards.members.video import video_member
 
@@ -222,7 +223,7 @@ def _check(frame: VideoFrame) -> None:
         raise RejectError("decode", f"is {what}, which an index cannot correct; use `maskstream shards folder`")
 
 
-def find_exact_entries(data: bytes, video: DemuxedVideo, digests: list[bytes]) -> Int64Array:
+def find_exact_entries(data: bytes, video: DemuxedVideo, digests: list[bytes]) -> Int64s:
     """Return the candidates from which decoding yields exactly the frames of the full decode.
 
     The packets of any other candidate join the entry point before it, which is checked again.
@@ -260,7 +261,7 @@ def _is_exact(
     decoder: VideoCodecContext,
     packets: Packets,
     entry: int,
-    following: Int64Array,
+    following: Int64s,
     digests: list[bytes],
 ) -> bool:
     """Return whether the frames from `entry` to the next candidate decode exactly; `following` are the next two

@@ -19,8 +19,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-import numpy as np
-import numpy.typing as npt
 import xxhash
 
 from maskstream.preprocess.encode.encoder import Encoder
@@ -28,6 +26,7 @@ from maskstream.preprocess.encode.limits import DEFAULT, Limits
 from maskstream.preprocess.raw.files import LOCAL, RawFiles
 from maskstream.preprocess.raw.lists import is_unicode
 from maskstream.preprocess.source import PAUSES_S, Source
+from maskstream.shards.arrays import UInt8s
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.members.member import Member
 from maskstream.shards.stores.output import Location, get_last_parts, within
@@ -90,7 +89,7 @@ class Measure(Protocol):
         """JSON value for dataset.json that identifies the measurements."""
         ...
 
-    def of(self, members: Mapping[str, Member], pixels: npt.NDArray[np.uint8] | None) -> dict[str, float]:
+    def of(self, members: Mapping[str, Member], pixels: UInt8s | None) -> dict[str, float]:
         """Compute the signals of a sample, by the names of `SIGNALS`.
 
         Args:

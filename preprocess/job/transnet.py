@@ -16,11 +16,11 @@ from typing import Any
 
 import av
 import numpy as np
-import numpy.typing as npt
 from av.video.reformatter import VideoReformatter
 
 from maskstream.preprocess.encode.video.scenes import SceneStart, SceneStarts
 from maskstream.preprocess.encode.video.source import has_seeking, open_video
+from maskstream.shards.arrays import UInt8s
 
 _WIDTH, _HEIGHT = 48, 27
 _SEEN, _JUDGED = 100, 50
@@ -60,7 +60,7 @@ def find_shots(path: Path, begin_s: float = 0.0, stop_s: float | None = None) ->
 
 def _judge_frames(path: Path, begin_s: float, stop_s: float | None) -> Iterator[tuple[float, float, bool]]:
     """Yield the time of each frame, its mean intensity, and whether a scene ends with it."""
-    held: list[npt.NDArray[np.uint8]] = []
+    held: list[UInt8s] = []
     told: list[tuple[float, float]] = []
     for time_s, picture in _read_pictures(path, begin_s, stop_s):
         held += [picture] * (1 + _AROUND * (not held))
@@ -72,9 +72,7 @@ def _judge_frames(path: Path, begin_s: float, stop_s: float | None) -> Iterator[
         yield from _with_ends(told, held)
 
 
-def _with_ends(
-    told: list[tuple[float, float]], held: list[npt.NDArray[np.uint8]]
-) -> Iterator[tuple[float, float, bool]]:
+def _with_ends(told: list[tuple[float, float]], held: list[UInt8s]) -> Iterator[tuple[float, float, bool]]:
     """Yield the frames that can be judged, and remove them from the buffers."""
     import torch
 
@@ -86,7 +84,7 @@ def _with_ends(
     yield from ((time_s, level, is_end) for (time_s, level), is_end in zip(now, ends, strict=False))
 
 
-def _read_pictures(path: Path, begin_s: float, stop_s: float | None) -> Iterator[tuple[float, npt.NDArray[np.uint8]]]:
+def _read_pictures(path: Path, begin_s: float, stop_s: float | None) -> Iterator[tuple[float, UInt8s]]:
     """Yield the times and thumbnails, uint8 (27, 48, 3), of a section and _CONTEXT_S around it."""
     with open_video(path) as (container, stream):
         stream.codec_context.thread_count = 1

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from maskstream.preprocess.datasets.division import FOLDER, SAMPLE, VAL, Division, group_of_id, hash_with_seed
 from maskstream.preprocess.source import SOURCE
+from maskstream.shards.arrays import Int64s
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.format.dataset import (
     FEW,
@@ -37,7 +37,6 @@ from .adding import complete_location
 from .merging import publish_merged, tidy
 from .samples import Json, Kept, SampleTable, publish_samples
 
-Int64s = npt.NDArray[np.int64]
 _JSON = "json"
 _AT_ONCE = 1024
 

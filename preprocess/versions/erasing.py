@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from maskstream.shards.arrays import Int64s
 from maskstream.shards.errors import BusyError, DatasetError
 from maskstream.shards.format.dataset import (
     CURATIONS,
@@ -97,7 +97,7 @@ def remove(split: Location | Output, keys: Iterable[str], *, curation: Mapping[s
     return Removal(version=info["version"], removed=total - len(before.removed), removed_in_all=total)
 
 
-def find_numbers(manifest: Manifest, keys: set[str]) -> npt.NDArray[np.int64]:
+def find_numbers(manifest: Manifest, keys: set[str]) -> Int64s:
     """Return the sorted numbers of the samples with these keys. Raises ValueError for an unknown key."""
     found = find_keys([manifest], keys)
     if missing := sorted(keys - found.keys()):
@@ -339,7 +339,7 @@ def _erase(
         forget_index(info)
 
 
-def _frames(manifest: Manifest, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def _frames(manifest: Manifest, rows: Int64s) -> Int64s:
     """Return the number of video frames of each sample."""
     videos = [one.facts["n_frames"][rows] for one in manifest.components.values() if one.kind == "video"]
     return np.sum(videos, axis=0, dtype=np.int64) if videos else np.zeros(len(rows), np.int64)

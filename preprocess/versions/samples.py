@@ -12,8 +12,8 @@ from enum import IntEnum
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from maskstream.shards.arrays import Int64s, UInt8s
 from maskstream.shards.format.checked_file import facts_of
 from maskstream.shards.format.columns import ShardFacts, build_rejects_table, make_fingerprint
 from maskstream.shards.format.manifest import Manifest
@@ -34,7 +34,6 @@ from maskstream.shards.members.video import VIDEO
 from maskstream.shards.stores.base import Store
 from maskstream.shards.stores.output import Output
 
-Int64s = npt.NDArray[np.int64]
 Json = dict[str, Any]
 REJECTS = "rejects"
 
@@ -64,7 +63,7 @@ class SampleTable:
         divided: Whether the version lists its samples, because another split may have others of the same parts.
     """
 
-    kept: npt.NDArray[np.uint8]
+    kept: UInt8s
     divided: bool = False
 
     @classmethod

@@ -7,12 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-import numpy.typing as npt
 import xxhash
 
 from maskstream.preprocess.job.task import WrittenShard
 from maskstream.preprocess.raw.file_state import FileState
+from maskstream.shards.arrays import Int64s
 from maskstream.shards.checksummed import add_checksum
 from maskstream.shards.format.checked_file import SUM, facts_of
 from maskstream.shards.format.columns import ShardFacts
@@ -140,9 +139,9 @@ class ErasedPart:
     """
 
     name: str
-    rows: npt.NDArray[np.int64]
+    rows: Int64s
     data: bytes
-    frames: npt.NDArray[np.int64]
+    frames: Int64s
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

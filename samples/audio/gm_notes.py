@@ -22,7 +22,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import xxhash
 
 from maskstream.preprocess.datasets.dataset import Dataset, choose_held_out_groups
@@ -31,6 +30,7 @@ from maskstream.preprocess.encode.audio.sound import Sound
 from maskstream.preprocess.source import RejectError, Source
 from maskstream.samples.debian import fetch_debian_folder
 from maskstream.samples.packages import require_version
+from maskstream.shards.arrays import Float32s
 from maskstream.shards.errors import DatasetError
 
 NAME = "gm-notes"
@@ -107,7 +107,7 @@ def render_note(note: Note, soundfont: Path, sample_rate: int = RATE) -> Sound:
     with wave.open(io.BytesIO(data)) as file:
         samples = np.frombuffer(file.readframes(file.getnframes()), np.int16).reshape(-1, file.getnchannels())
         rate = file.getframerate()
-    mono: npt.NDArray[np.float32] = samples.mean(axis=1, dtype=np.float32) / 32768
+    mono: Float32s = samples.mean(axis=1, dtype=np.float32) / 32768
     if rate != sample_rate:
         import soxr
 

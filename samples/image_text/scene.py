@@ -15,11 +15,11 @@ from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
-from maskstream.preprocess.encode.image.encoder import UInt8s, read_alpha, read_picture
+from maskstream.preprocess.encode.image.encoder import read_alpha, read_picture
 from maskstream.preprocess.encode.image_text.encoder import DrawnScene
 from maskstream.preprocess.source import RejectError, Source
+from maskstream.shards.arrays import Bools, UInt8s
 
 SCENE = "scene"
 WHITE = 247
@@ -64,7 +64,7 @@ def draw_scene(source: Source) -> DrawnScene:
     return DrawnScene(pixels=pixels, boxes=shares.astype(np.float32), segments=segments[of])
 
 
-def _cut_thing(path: Path, longer: int) -> tuple[UInt8s, npt.NDArray[np.bool_]]:
+def _cut_thing(path: Path, longer: int) -> tuple[UInt8s, Bools]:
     """Return the pixels of a thing, uint8 (h, w, 3), cropped to its non-white part, and the mask of its own pixels,
     bool (h, w).
     """

@@ -16,16 +16,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from maskstream.preprocess.encode.mesh.encoder import INFLOW, NORMAL, OUTFLOW, WALL, Simulation
 from maskstream.preprocess.source import RejectError
+from maskstream.shards.arrays import Float32s, Float64s, Int32s, Int64s
 from maskstream.shards.config import Config
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.limits import NaturalFloat, PositiveFloat
-
-Float64s = npt.NDArray[np.float64]
-Int64s = npt.NDArray[np.int64]
 
 FIELD_NAMES = ("velocity_x", "velocity_y", "pressure")
 _RUNAWAY = 20
@@ -91,7 +88,7 @@ def compute(flow: CylinderFlow) -> Simulation:
     )
 
 
-def _classify_nodes(mesh: Any, nodes: Float64s, flow: CylinderFlow) -> npt.NDArray[np.int32]:
+def _classify_nodes(mesh: Any, nodes: Float64s, flow: CylinderFlow) -> Int32s:
     """Return the node types int32 (V,); the channel's corners are wall."""
     kinds = np.full(len(nodes), NORMAL, dtype=np.int32)
     kinds[mesh.boundary_nodes()] = WALL
@@ -136,7 +133,7 @@ class _Solver:
         self.nodal: Int64s = velocity.nodal_dofs[0]
 
     @np.errstate(over="ignore", invalid="ignore")
-    def run(self) -> npt.NDArray[np.float32]:
+    def run(self) -> Float32s:
         """Return the recorded frames, float32 (T, V, 3). Raises RejectError if the solution diverges."""
         flow = self.flow
         every = max(1, round(flow.frame_s / flow.step_s))
@@ -144,7 +141,7 @@ class _Solver:
         velocity = self.boundary
         pressure = correction = np.zeros(self.gradient[0].shape[1])
         before = self._compute_convection(velocity)
-        frames: list[npt.NDArray[np.float32]] = []
+        frames: list[Float32s] = []
         for step in range(steps):
             if step >= first and (step - first) % every == 0:
                 frames.append(self._frame(velocity, pressure, step))
@@ -154,7 +151,7 @@ class _Solver:
             pressure = pressure + correction
         return np.stack(frames)
 
-    def _frame(self, velocity: Float64s, pressure: Float64s, step: int) -> npt.NDArray[np.float32]:
+    def _frame(self, velocity: Float64s, pressure: Float64s, step: int) -> Float32s:
         frame = np.column_stack([velocity[self.nodal], pressure]).astype(np.float32)
         fastest = float(np.abs(frame[:, :2]).max())
         if not np.isfinite(frame).all() or fastest > _RUNAWAY * self.flow.inlet_m_s:
@@ -232,7 +229,7 @@ _JITTER = 0.1
 
 def build_channel_mesh(
     centre: tuple[float, float], radius: float, *, length: float, height: float, spacing: float
-) -> tuple[Float64s, npt.NDArray[np.int64]]:
+) -> tuple[Float64s, Int64s]:
     """Return nodes float64 (V, 2) in metres and triangles int64 (C, 3) of [0, length] x [0, height] without the disc.
 
     All lengths are in metres. The same arguments result in the same mesh.
@@ -297,7 +294,7 @@ def _place_grid(centre: tuple[float, float], reach: float, length: float, height
     return chosen
 
 
-def _compute_area(points: Float64s, triangles: npt.NDArray[np.int64]) -> Float64s:
+def _compute_area(points: Float64s, triangles: Int64s) -> Float64s:
     a, b, c = (points[triangles[:, i]] for i in range(3))
     area: Float64s = 0.5 * np.abs((b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0])
     return area

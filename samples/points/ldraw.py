@@ -10,16 +10,13 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import xxhash
 
 from maskstream.preprocess.encode.limits import check_source_file
 from maskstream.preprocess.encode.mesh.surfaces import Surface, check_surface
 from maskstream.preprocess.encode.points.clouds import XYZ, Cloud
 from maskstream.preprocess.source import RejectError, Source
-
-Float64 = npt.NDArray[np.float64]
-Int64 = npt.NDArray[np.int64]
+from maskstream.shards.arrays import Float64s, Int64s
 
 _MAX_DEPTH = 32
 
@@ -31,7 +28,7 @@ def read_ldraw_surface(source: Source) -> Surface:
     return check_surface(corners, np.arange(len(corners)).reshape(-1, 3))
 
 
-def read_ldraw(part: Path) -> Float64:
+def read_ldraw(part: Path) -> Float64s:
     """Return the triangles of a part, float64 (T, 3, 3): one corner per row, in LDraw units of 0.4 mm.
 
     `part` is in the library's folder parts. LDraw's y axis points down; the part is rotated by 180 degrees about x, so
@@ -65,7 +62,7 @@ def ldraw_parts(source: Source) -> Cloud:
 
 
 @lru_cache(maxsize=4096)
-def _triangles(file: Path, library: Path, depth: int) -> tuple[Float64, Int64]:
+def _triangles(file: Path, library: Path, depth: int) -> tuple[Float64s, Int64s]:
     """Return the triangles of a file, float64 (T, 3, 3), and the piece of each, int64 (T,): BODY, STUD or TUBE."""
     if depth > _MAX_DEPTH:
         raise RejectError("decode", f"{file.name} includes itself, or files are nested more than {_MAX_DEPTH} deep")
@@ -73,7 +70,7 @@ def _triangles(file: Path, library: Path, depth: int) -> tuple[Float64, Int64]:
         lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError as error:
         raise RejectError("open", f"{file} cannot be read: {error.strerror}") from error
-    found: list[tuple[Float64, Int64]] = [(np.empty((0, 3, 3)), np.empty(0, np.int64))]
+    found: list[tuple[Float64s, Int64s]] = [(np.empty((0, 3, 3)), np.empty(0, np.int64))]
     for number, line in enumerate(lines, start=1):
         words = line.split()
         try:
@@ -90,11 +87,11 @@ def _triangles(file: Path, library: Path, depth: int) -> tuple[Float64, Int64]:
     return triangles, kinds if own == BODY else np.full_like(kinds, own)
 
 
-def _plain(triangles: Float64) -> tuple[Float64, Int64]:
+def _plain(triangles: Float64s) -> tuple[Float64s, Int64s]:
     return triangles, np.full(len(triangles), BODY)
 
 
-def _list_corners(words: list[str]) -> Float64:
+def _list_corners(words: list[str]) -> Float64s:
     """Return the corners of one polygon, (1, corners, 3)."""
     corners = np.array(words, dtype=np.float64).reshape(1, -1, 3)
     if corners.shape[1] < 3:
@@ -102,7 +99,7 @@ def _list_corners(words: list[str]) -> Float64:
     return corners
 
 
-def _place_triangles(words: list[str], library: Path, depth: int) -> tuple[Float64, Int64]:
+def _place_triangles(words: list[str], library: Path, depth: int) -> tuple[Float64s, Int64s]:
     """Return the transformed triangles of the file that a line of type 1 places, and the piece of each."""
     transform = np.array(words[2:14], dtype=np.float64)
     if len(words) < 15:

@@ -19,9 +19,10 @@ import numpy as np
 
 from maskstream.preprocess.encode.limits import check_source_file
 from maskstream.preprocess.encode.pose.encoder import FORMAT
-from maskstream.preprocess.encode.pose.motion_files import Floats, Motion, upright
+from maskstream.preprocess.encode.pose.motion_files import Motion, upright
 from maskstream.preprocess.source import RejectError, Source
 from maskstream.samples.packages import Package, fetch_folder
+from maskstream.shards.arrays import Float64s
 
 from .actions import parse_action_label
 
@@ -90,8 +91,8 @@ def read_deepmimic(path: Path) -> Motion:
     if values.ndim != 2 or values.shape[1] != NUMBERS:
         raise RejectError("decode", f"has Frames {values.shape}; a frame of a humanoid has {NUMBERS} numbers")
     times = np.concatenate([[0.0], np.cumsum(values[:-1, 0])])
-    places: dict[str, Floats] = {}
-    turns: dict[str, Floats] = {}
+    places: dict[str, Float64s] = {}
+    turns: dict[str, Float64s] = {}
     for name, parent, offset, first, count in SKELETON:
         own = _turn(values[:, first : first + count]) if first is not None else None
         if not parent:
@@ -103,7 +104,7 @@ def read_deepmimic(path: Path) -> Motion:
     return Motion(places=upright(np.stack(list(places.values()), axis=1)), names=tuple(places), times_s=times)
 
 
-def _turn(values: Floats) -> Floats:
+def _turn(values: Float64s) -> Float64s:
     """Return rotation matrices (T, 3, 3) of quaternions w, x, y, z (T, 4), or of angles around z in radians (T, 1)."""
     if values.shape[1] == 1:
         half = values[:, 0] / 2

@@ -18,14 +18,14 @@ from typing import Any, Literal
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import xxhash
 
 from maskstream.preprocess.datasets.dataset import Dataset, choose_held_out_groups
-from maskstream.preprocess.encode.trajectory.encoder import TrajectoryEncoder, UInt16s, Walk, millimetres
+from maskstream.preprocess.encode.trajectory.encoder import TrajectoryEncoder, Walk, millimetres
 from maskstream.preprocess.source import RejectError, Source
 from maskstream.samples.packages import require_version
-from maskstream.shards.media.camera_pose import Floats, build_level_pose
+from maskstream.shards.arrays import Float64s, UInt8s, UInt16s
+from maskstream.shards.media.camera_pose import build_level_pose
 
 VERSION = "1.3.2"
 """Version of the package, which determines the rendered frames."""
@@ -65,7 +65,7 @@ class Explorer:
     fancy: float = 0.0
     side: float = 0.0
 
-    def choose_speed_and_turn(self, levels: npt.NDArray[np.uint8]) -> tuple[float, float]:
+    def choose_speed_and_turn(self, levels: UInt8s) -> tuple[float, float]:
         """Return speed and turning rate for the current depth (120, 160)."""
         # The nearest around the horizon in each column, of a band as wide as a person.
         room = np.minimum(cv2.blur(levels[52:72].min(axis=0, keepdims=True), (31, 1))[0] * (_LEVEL / UNITS), 16.0)
@@ -163,7 +163,7 @@ def _walk_to_item(game: Any, rng: np.random.Generator, frames: int) -> Walk:
     if np.linalg.norm(here[:2] - start / UNITS) > 0.2:
         raise StuckError(f"the game does not let it stand at {start.tolist()}")
     explorer = Explorer(rng, pace=float(rng.uniform(1.0, 1.5)))
-    path: list[Floats] = []
+    path: list[Float64s] = []
     pictures, depth, owed = [], [], 0.0
     for n in range(frames):
         state, before = game.get_state(), here
@@ -188,7 +188,7 @@ def _press_buttons(game: Any, forward: int, right: float, tics: int) -> None:
         game.make_action([forward, right], tics)
 
 
-def _seen(game: Any) -> Floats:
+def _seen(game: Any) -> Float64s:
     """Return x, y and z of the camera in metres, and its heading in radians. Raises StuckError if the map has ended."""
     state = game.get_state()
     if state is None or game.is_player_dead():
@@ -197,7 +197,7 @@ def _seen(game: Any) -> Floats:
     return np.array([x / UNITS, y / UNITS, z / UNITS, np.deg2rad(degrees)])
 
 
-def convert_depth_levels(levels: npt.NDArray[np.uint8]) -> UInt16s:
+def convert_depth_levels(levels: UInt8s) -> UInt16s:
     """Convert the game's levels of depth, uint8 (H, W), to millimetres; a level is 22 cm, and the farthest, 255, is
     unknown.
     """

@@ -22,9 +22,10 @@ import numpy as np
 import xxhash
 
 from maskstream.preprocess.datasets.dataset import Dataset
-from maskstream.preprocess.encode.video.encoder import DrawnClip, UInt8s
+from maskstream.preprocess.encode.video.encoder import DrawnClip
 from maskstream.preprocess.source import RejectError, Source
 from maskstream.samples.packages import require_version
+from maskstream.shards.arrays import UInt8s
 from maskstream.shards.errors import DatasetError
 
 NAME = "metaworld"

@@ -15,15 +15,15 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import xxhash
 
 from maskstream.preprocess.datasets.dataset import Dataset
 from maskstream.preprocess.encode.image.encoder import read_idx_image
-from maskstream.preprocess.encode.video.encoder import DrawnClip, UInt8s, VideoEncoder
+from maskstream.preprocess.encode.video.encoder import DrawnClip, VideoEncoder
 from maskstream.preprocess.encode.video.profile import BLOCK
 from maskstream.preprocess.source import RejectError, Source
 from maskstream.samples.image.fashion_mnist import fashion_mnist
+from maskstream.shards.arrays import Float64s, Int64s, UInt8s
 from maskstream.shards.errors import DatasetError
 
 NAME = "moving-fashion-mnist"
@@ -72,7 +72,7 @@ class MovingPicture:
         places = reflect_motion(rng.uniform(0, room) + velocity * np.arange(self.frames)[:, None], room)
         return [self._frame(picture, ground, place) for place in places]
 
-    def _frame(self, picture: UInt8s, ground: npt.NDArray[np.float64], place: npt.NDArray[np.float64]) -> UInt8s:
+    def _frame(self, picture: UInt8s, ground: Float64s, place: Float64s) -> UInt8s:
         """Draw the image over the background with its upper left corner at `place` (x, y), interpolated between
         pixels.
         """
@@ -118,13 +118,13 @@ def draw_clip(source: Source) -> DrawnClip:
     return DrawnClip(frames=moving.draw(picture, source.id), fps=moving.fps)
 
 
-def reflect_motion(free: npt.NDArray[np.float64], room: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+def reflect_motion(free: Float64s, room: Int64s) -> Float64s:
     """Return positions (..., 2) of a motion without edges, mirrored at the edges of 0 to `room` (2,)."""
     far = room.astype(np.float64)
     return far - np.abs(far - free % (2 * far))
 
 
-def smooth_ground(corners: npt.NDArray[np.float64], side: int) -> npt.NDArray[np.float64]:
+def smooth_ground(corners: Float64s, side: int) -> Float64s:
     """Interpolate colours (side, side, 3) linearly between the corners (2, 2, 3)."""
     far = np.linspace(0, 1, side)
     share = np.stack((1 - far, far), axis=1)

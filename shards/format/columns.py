@@ -31,6 +31,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from maskstream.shards.arrays import Bools, Int32s, Int64s, UInt8s
 from maskstream.shards.errors import ShardError
 from maskstream.shards.stores.folders import file_name
 
@@ -104,9 +105,7 @@ class ShardFacts:
 FINGERPRINT_DIGITS = 32
 
 
-def make_fingerprint(
-    shards: Iterable[ShardFacts], *, foreign: bool, selected: npt.NDArray[np.int64] | None = None
-) -> str:
+def make_fingerprint(shards: Iterable[ShardFacts], *, foreign: bool, selected: Int64s | None = None) -> str:
     """Compute the fingerprint of a split: 32 hex digits of a sha256 of its shards and samples.
 
     It covers the names and checksums of the shards as they were first written and, if the split lacks some of their
@@ -257,9 +256,9 @@ class ColumnReader:
             raise ShardError(f"{path}: the component kinds are {self.kinds}; each must be a string; {REMEDY}")
         self.shards = [ShardFacts.from_json(one) for one in json.loads(metadata.get(SHARDS_KEY, b"[]"))]
         """The shards of the part."""
-        self._chosen: npt.NDArray[np.int64] | None = None
+        self._chosen: Int64s | None = None
 
-    def select(self, rows: npt.NDArray[np.int64] | None) -> ColumnReader:
+    def select(self, rows: Int64s | None) -> ColumnReader:
         """Return the columns restricted to some rows, int64 (n,), sorted; None for all."""
         if rows is None:
             return self
@@ -309,7 +308,7 @@ class ColumnReader:
         filled = (_fill_nulls(chunk, 0) for chunk in chunks)
         return self._in_rows(_join_columns(filled, self._file.metadata.num_rows, dtype))
 
-    def codes(self, name: str, kind: pa.DataType) -> tuple[list[str], npt.NDArray[np.int32]]:
+    def codes(self, name: str, kind: pa.DataType) -> tuple[list[str], Int32s]:
         """Return the words of a dictionary-encoded column, and the number of each row's word, int32 (rows,); -1 for
         null.
         """
@@ -318,17 +317,17 @@ class ColumnReader:
         numbers = (_fill_nulls(chunk.indices, -1) for chunk in chunks)
         return words, self._in_rows(_join_columns(numbers, self._file.metadata.num_rows, np.int32))
 
-    def digests(self, name: str, kind: pa.DataType) -> npt.NDArray[np.uint8]:
+    def digests(self, name: str, kind: pa.DataType) -> UInt8s:
         """Return a column of digests, uint8 (N, 16); null becomes 0."""
         flat = (_decode_digests(chunk).reshape(-1) for chunk in self.chunks(name, kind))
         whole = _join_columns(flat, self._file.metadata.num_rows * DIGEST_BYTES, np.uint8)
         return self._in_rows(whole.reshape(-1, DIGEST_BYTES))
 
-    def lists(self, name: str, kind: pa.DataType) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.signedinteger]]:
+    def lists(self, name: str, kind: pa.DataType) -> tuple[Int64s, npt.NDArray[np.signedinteger]]:
         """Return the length of each row's list, int64 (rows,), and the joined values in the narrowest signed type that
         fits.
         """
-        lengths: list[npt.NDArray[np.int32]] = []
+        lengths: list[Int32s] = []
         values: npt.NDArray[Any] = np.empty(self._count_most_values(name), np.int8)
         end = 0
         for chunk in self.chunks(name, pa.list_(kind)):
@@ -375,22 +374,22 @@ def _values(column: pa.Array) -> npt.NDArray[Any]:
     return values
 
 
-def _make_indices(rows: npt.NDArray[np.int64]) -> pa.Array:
+def _make_indices(rows: Int64s) -> pa.Array:
     """Return row numbers for `take`. `pa.array` would import pandas."""
     return pa.Array.from_buffers(pa.int64(), len(rows), [None, pa.py_buffer(rows)])
 
 
-def _raw(column: pa.Array, itemsize: int) -> npt.NDArray[np.uint8]:
+def _raw(column: pa.Array, itemsize: int) -> UInt8s:
     """Return the bytes of a column of values of equal size; nulls have arbitrary bytes."""
     return np.frombuffer(column.buffers()[1], np.uint8, len(column) * itemsize, column.offset * itemsize)
 
 
-def _decode_digests(column: pa.Array) -> npt.NDArray[np.uint8]:
+def _decode_digests(column: pa.Array) -> UInt8s:
     digests = _raw(column, DIGEST_BYTES).reshape(-1, DIGEST_BYTES)
     return np.where(_is_valid(column)[:, None], digests, np.uint8(0)) if column.null_count else digests
 
 
-def _is_valid(column: pa.Array) -> npt.NDArray[np.bool_]:
+def _is_valid(column: pa.Array) -> Bools:
     """Return where a column with nulls has a value, bool (n,).
 
     pyarrow's own functions are in a module that takes 0.05 s to import, and they import pandas for a scalar.

@@ -7,13 +7,10 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from maskstream.shards.arrays import Bools, Float64s, Int32s, Int64s, UInt8s
 from maskstream.shards.members.member import ENDING, Member
 
-Int64s = npt.NDArray[np.int64]
-Int32s = npt.NDArray[np.int32]
-Float64s = npt.NDArray[np.float64]
-UInt8s = npt.NDArray[np.uint8]
-Numbers = npt.NDArray[np.int64] | npt.NDArray[np.float64]
+Numbers = Int64s | Float64s
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -71,12 +68,12 @@ class Component:
         return self.read_digest()
 
     @cached_property
-    def checked(self) -> npt.NDArray[np.bool_]:
+    def checked(self) -> Bools:
         """Samples whose columns this process has found to be consistent, bool (N,)."""
         return np.zeros(len(self.offset), dtype=np.bool_)
 
     @property
-    def present(self) -> npt.NDArray[np.bool_]:
+    def present(self) -> Bools:
         """Samples that have the component, bool (N,). Offset 0 means none: a tar begins with a header, so no data is
         there.
         """

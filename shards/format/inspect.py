@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from maskstream.shards.arrays import Int64s
 from maskstream.shards.members.member import TABLE_FACTS
 from maskstream.shards.members.sound import SOUND
 from maskstream.shards.members.video import VIDEO
@@ -99,7 +100,7 @@ def _inspect_sound(sound: Component) -> dict[str, Any]:
     }
 
 
-def _count_gop_lengths(video: Component) -> npt.NDArray[np.int64]:
+def _count_gop_lengths(video: Component) -> Int64s:
     """Return the number of frames of every GOP."""
     gops = video.lists["gop_first_frame"]
     ends = np.roll(gops.values, -1).astype(np.int64)

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
+from maskstream.shards.arrays import Int32s, Int64s, UInt8s
 from maskstream.shards.descriptors import is_starting_process
 from maskstream.shards.errors import (
     MaskstreamError,
@@ -41,7 +42,7 @@ from maskstream.shards.stores.url import is_url
 
 from .checked_file import SIZE_BYTES, SUM, read_checked
 from .columns import COMPONENT_COLUMNS, DIGEST, DIGEST_BYTES, OFFSET, SIZE, ColumnReader, ShardFacts
-from .component import Component, Int32s, Int64s, Lists, UInt8s, Words, component_of
+from .component import Component, Lists, Words, component_of
 from .data_errors import REMEDY, explain_data_error, find_outage, parsing
 from .dataset import DATASET_JSON, FOREIGN, read_description
 from .index_cache import IndexFile, NewFile, forget, open_cached_index, open_in_memory, received

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
+from maskstream.shards.arrays import UInt64s
 from maskstream.shards.errors import ShardError
 from maskstream.shards.members.video import VIDEO
 
@@ -86,7 +87,7 @@ class PartWriter:
         """Size and checksum of each part."""
         self.names = hashlib.sha256()
         """Hash of the shards' names and checksums."""
-        self.hashes: list[npt.NDArray[np.uint64]] = []
+        self.hashes: list[UInt64s] = []
         """The hashes of the keys, part by part."""
         self._publish = publish
         self._number = first

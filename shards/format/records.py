@@ -19,10 +19,11 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 import numpy as np
 import xxhash
 
+from maskstream.shards.arrays import Int64s
 from maskstream.shards.checksummed import add_checksum, read_checksummed
 from maskstream.shards.config import differences
 from maskstream.shards.errors import ResumeError, StoreError
-from maskstream.shards.members.member import ENDING, Int64s, Member
+from maskstream.shards.members.member import ENDING, Member
 from maskstream.shards.stores.output import Location, Output, Sizes, open_output, within
 
 from .index_cache import cache_folder

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from maskstream.shards.arrays import Int64s
 from maskstream.shards.errors import ShardError
 from maskstream.shards.stores.base import Store
 
@@ -25,8 +26,6 @@ from .columns import FORMAT, FORMAT_KEY
 from .data_errors import REMEDY, parsing
 from .part_writer import encode_parquet
 from .sample import Reject
-
-Int64s = npt.NDArray[np.int64]
 
 REMOVED, SELECTED = "removed", "selected"
 """Fields of dataset.json with the names of these files: if samples were removed, and if the split has only some of its

@@ -5,10 +5,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import xxhash
 
+from maskstream.shards.arrays import Int64s
 from maskstream.shards.errors import MissingFileError, OutageError, ShardError, StoreError
 from maskstream.shards.media.video_index import PACKETS, name_packets_file, name_sidecar
 from maskstream.shards.members.kinds import KINDS
@@ -35,7 +34,7 @@ class ShardCheck:
 
     manifest: Manifest
     name: str
-    rows: npt.NDArray[np.int64]
+    rows: Int64s
     declared: Mapping[str, Any]
     decode: bool
     advance: Callable[[int], None]

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import xxhash
 
+from maskstream.shards.arrays import Int64s
 from maskstream.shards.errors import ShardError
 from maskstream.shards.stores.folders import get_folder_name
 from maskstream.shards.stores.url import is_url
@@ -101,7 +102,7 @@ class Unpacker:
         self._numbers = {name: Spool(new_file, kind) for name, kind in kinds.items()}
         self._components: dict[str, _Component] = {}
 
-    def add(self, part: Mapping[str, Any], reader: ColumnReader, rows: npt.NDArray[np.int64] | None = None) -> None:
+    def add(self, part: Mapping[str, Any], reader: ColumnReader, rows: Int64s | None = None) -> None:
         """Add a part, which is described in dataset.json as `part`. Its shard names are relative to the folder in its
         name. rows: Sorted numbers of the samples to use; None for all.
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from maskstream.shards.arrays import Int64s
 from maskstream.shards.errors import MaskstreamError, OutageError, UnlistedError
 from maskstream.shards.members.video import VIDEO
 from maskstream.shards.stores.base import Store
@@ -103,7 +103,7 @@ class SplitCheck:
     """
 
     manifest: Manifest
-    rows: list[npt.NDArray[np.int64]]
+    rows: list[Int64s]
     shards: list[ShardFacts]
 
     @classmethod
@@ -152,7 +152,7 @@ class SplitCheck:
         )
 
 
-def _list_rows_of_shards(manifest: Manifest) -> list[npt.NDArray[np.int64]]:
+def _list_rows_of_shards(manifest: Manifest) -> list[Int64s]:
     """Return the samples of each shard in order, int64 (n,)."""
     ends = np.cumsum(manifest.shard_samples)
     return [np.arange(end - n, end) for end, n in zip(ends, manifest.shard_samples, strict=True)]

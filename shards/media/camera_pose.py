@@ -7,9 +7,8 @@ the turn to the right in radians in (-pi, pi], all along the ground, as seen fro
 """
 
 import numpy as np
-import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
+from maskstream.shards.arrays import Float64s
 
 POSE, WAYPOINT = 7, 3
 """Numbers of a pose and of a waypoint."""
@@ -17,7 +16,7 @@ _AHEAD = np.array([0.5, -0.5, 0.5, -0.5])
 """The rotation of a level camera that looks along the x axis of the world."""
 
 
-def build_level_pose(place: Floats, heading: float) -> Floats:
+def build_level_pose(place: Float64s, heading: float) -> Float64s:
     """Return the pose of a level camera at `place` (3,); heading: radians from the world's x axis towards its y
     axis.
     """
@@ -25,7 +24,7 @@ def build_level_pose(place: Floats, heading: float) -> Floats:
     return np.concatenate([place, product(turned, _AHEAD)])
 
 
-def product(a: Floats, b: Floats) -> Floats:
+def product(a: Float64s, b: Float64s) -> Float64s:
     """Return the quaternion of rotation b followed by rotation a; both (..., 4)."""
     aw, ax, ay, az = np.moveaxis(a, -1, 0)
     bw, bx, by, bz = np.moveaxis(b, -1, 0)
@@ -40,18 +39,18 @@ def product(a: Floats, b: Floats) -> Floats:
     )
 
 
-def turned(rotation: Floats, directions: Floats) -> Floats:
+def turned(rotation: Float64s, directions: Float64s) -> Float64s:
     """Rotate directions (..., 3) by unit quaternions (..., 4)."""
     axis = np.cross(rotation[..., 1:], directions)
     return directions + 2 * (rotation[..., :1] * axis + np.cross(rotation[..., 1:], axis))
 
 
-def inverse(rotation: Floats) -> Floats:
+def inverse(rotation: Float64s) -> Float64s:
     """Return the unit quaternions (..., 4) of the inverse rotations."""
     return rotation * [1, -1, -1, -1]
 
 
-def seen_from(poses: Floats, camera: Floats) -> Floats:
+def seen_from(poses: Float64s, camera: Float64s) -> Float64s:
     """Express poses (n, 7) in the axes of the camera at the pose `camera` (7,).
 
     Of the two quaternions of a rotation, the one with w >= 0 is returned, so similar poses have similar numbers.
@@ -62,18 +61,18 @@ def seen_from(poses: Floats, camera: Floats) -> Floats:
     return np.concatenate([turned(back, poses[:, :3] - camera[:3]), rotation], axis=1)
 
 
-def mirrored(poses: Floats) -> Floats:
+def mirrored(poses: Float64s) -> Float64s:
     """Return poses (n, 7) in the axes of a camera for an image that is mirrored left to right."""
     return poses * [-1, 1, 1, 1, 1, -1, -1]
 
 
-def heading(pose: Floats) -> float:
+def heading(pose: Float64s) -> float:
     """Return where a camera looks along the ground: radians from the world's x axis towards its y axis."""
     x, y, _ = turned(pose[3:], np.array([0.0, 0.0, 1.0])).tolist()
     return float(np.arctan2(y, x))
 
 
-def waypoint(pose: Floats, camera: Floats) -> Floats:
+def waypoint(pose: Float64s, camera: Float64s) -> Float64s:
     """Return the pose (7,) as a waypoint (3,) of the camera at the pose `camera` (7,)."""
     way, at = pose[:2] - camera[:2], heading(camera)
     cos, sin = np.cos(at), np.sin(at)

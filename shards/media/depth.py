@@ -1,16 +1,16 @@
 """Decoded depth frames as numbers."""
 
 import numpy as np
-import numpy.typing as npt
 from av.video.frame import VideoFrame
 
+from maskstream.shards.arrays import UInt16s
 from maskstream.shards.errors import DataError
 
 DEPTH_FORMAT = "gray16le"
 """FFmpeg's name of 16-bit grey; each value is a number of millimetres."""
 
 
-def read_depth(frame: VideoFrame) -> npt.NDArray[np.uint16]:
+def read_depth(frame: VideoFrame) -> UInt16s:
     """Return depth in millimetres along the camera's axis, 0 where it is unknown: uint16 (H, W). The array shares the
     frame's memory.
 

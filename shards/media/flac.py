@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 
+from maskstream.shards.arrays import Int32s, Int64s
 from maskstream.shards.errors import DataError
 
 from .limits import MAX_SAMPLE_RATE
@@ -48,10 +48,10 @@ class FlacHeader:
     md5: bytes
     stream_info: bytes
     size_bytes: int
-    points: npt.NDArray[np.int64]
+    points: Int64s
 
     @classmethod
-    def of(cls, facts: Mapping[str, int | float], lists: Mapping[str, npt.NDArray[np.int64]], size_bytes: int) -> Self:
+    def of(cls, facts: Mapping[str, int | float], lists: Mapping[str, Int64s], size_bytes: int) -> Self:
         """Return the header in the columns of a component of kind `sound`, of `size_bytes` bytes; it has no md5.
 
         Raises FlacError if they contradict each other, or are impossible for any stream.
@@ -92,7 +92,7 @@ class FlacHeader:
             points=points,
         )
 
-    def columns(self, size_bytes: int) -> tuple[dict[str, int | float], dict[str, npt.NDArray[np.int64]]]:
+    def columns(self, size_bytes: int) -> tuple[dict[str, int | float], dict[str, Int64s]]:
         """Return the facts and lists of a member with `size_bytes` bytes, which are needed to read and decode a part of
         it.
 
@@ -113,7 +113,7 @@ class FlacHeader:
         }
         return facts, {"frame_size": np.diff(offsets, append=size_bytes)}
 
-    def frames(self, first: int, stop: int, size_bytes: int) -> tuple[int, npt.NDArray[np.int64]]:
+    def frames(self, first: int, stop: int, size_bytes: int) -> tuple[int, Int64s]:
         """Locate the frames that contain the samples [first, stop) of a member with `size_bytes` bytes.
 
         Returns the number of the first frame's first sample, and the frames' offsets with the end of the last, int64
@@ -152,9 +152,7 @@ def _is_header(data: bytes, at: int) -> bool:
     return crc == data[end]
 
 
-def join_flac_stream(
-    frames: Sequence[tuple[int, bytes]], *, sample_rate: int, bits: int, samples: npt.NDArray[np.int32]
-) -> bytes:
+def join_flac_stream(frames: Sequence[tuple[int, bytes]], *, sample_rate: int, bits: int, samples: Int32s) -> bytes:
     """Return the stream of encoded frames (number of samples, bytes); samples: int32 (n, channels), the decoded
     frames.
     """
@@ -203,7 +201,7 @@ def parse_flac_header(data: bytes) -> FlacHeader:
     )
 
 
-def encode_for_md5(samples: npt.NDArray[np.int32], bits: int) -> bytes:
+def encode_for_md5(samples: Int32s, bits: int) -> bytes:
     """Convert samples, int32 (n, channels), to the input of a stream's MD5: interleaved little-endian integers of whole
     bytes.
     """
@@ -224,12 +222,12 @@ def _block(kind: int, body: bytes, *, last: bool) -> bytes:
     return bytes([kind | last << 7]) + len(body).to_bytes(3, "big") + body
 
 
-def _read_seek_points(table: bytes, begin: int) -> npt.NDArray[np.int64]:
+def _read_seek_points(table: bytes, begin: int) -> Int64s:
     records = np.frombuffer(table, dtype=[("sample", ">u8"), ("offset", ">u8"), ("length", ">u2")])
     records = records[records["sample"] != PLACEHOLDER]
     points = np.stack([records["sample"].astype(np.int64), records["offset"].astype(np.int64) + begin], axis=1)
     return points if len(points) and points[0, 0] == 0 else np.concatenate([[[0, begin]], points])
 
 
-def _hash_samples(samples: npt.NDArray[np.int32], bits: int) -> bytes:
+def _hash_samples(samples: Int32s, bits: int) -> bytes:
     return hashlib.md5(encode_for_md5(samples, bits), usedforsecurity=False).digest()

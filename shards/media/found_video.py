@@ -20,6 +20,7 @@ import numpy as np
 from av.sidedata.sidedata import Type
 from av.stream import Disposition
 
+from maskstream.shards.arrays import Int64s
 from maskstream.shards.errors import DataError
 
 from .gop_notes import GopNotes, gop_notes
@@ -32,7 +33,6 @@ from .mp4 import (
     EXTRADATA,
     SIZE_IN_ENTRY,
     VISUAL_ENTRY_SIZE,
-    Int64Array,
     Mp4Error,
     Packets,
     Span,
@@ -74,7 +74,7 @@ class FoundVideo:
     packets: Packets
     index: VideoIndex
     read: Bytes = field(repr=False)
-    fragments: Int64Array = field(default_factory=lambda: np.empty(0, np.int64))
+    fragments: Int64s = field(default_factory=lambda: np.empty(0, np.int64))
 
     def notes(self, packets: Packets) -> GopNotes:
         """Return the stored notes of the GOPs of some packets. Raise Mp4Error if they do not fit the video."""
@@ -194,7 +194,7 @@ class _Trak:
         if not self.timescale or not movie_scale or _OTHER_TABLES & self.tables.keys():
             raise _OtherTableError
 
-    def table(self, name: bytes, columns: int, dtype: str = ">u4", head: int = 4) -> Int64Array:
+    def table(self, name: bytes, columns: int, dtype: str = ">u4", head: int = 4) -> Int64s:
         """Return the entries of a table of numbers, int64 (n, columns)."""
         if name not in self.tables:
             raise _OtherTableError
@@ -298,7 +298,7 @@ def _read_packets(trak: _Trak) -> tuple[Packets, Fraction | None]:
     )
 
 
-def _is_hiding(trak: _Trak, pts: Int64Array) -> bool:
+def _is_hiding(trak: _Trak, pts: Int64s) -> bool:
     """Return True if the edit list does anything other than shift all frames in time."""
     edits = [edit for edit in trak.edits() if edit[1] != -1]
     if not edits:
@@ -308,7 +308,7 @@ def _is_hiding(trak: _Trak, pts: Int64Array) -> bool:
     return bool(others) or rate != 1 << 16 or start > pts.min() or end <= pts.max()
 
 
-def _starts(trak: _Trak, size: Int64Array) -> Int64Array:
+def _starts(trak: _Trak, size: Int64s) -> Int64s:
     """Return the first byte of each packet in the file, from the table of chunks and of packets per chunk."""
     chunks = trak.table(b"stco", 1) if b"stco" in trak.tables else trak.table(b"co64", 1, ">i8")
     first, per, described = trak.table(b"stsc", 3).T
@@ -321,7 +321,7 @@ def _starts(trak: _Trak, size: Int64Array) -> Int64Array:
     before = np.cumsum(size) - size
     chunk = np.repeat(np.arange(len(chunks)), counts)
     of_chunk = before[np.minimum(np.cumsum(counts) - counts, len(size) - 1)]
-    found: Int64Array = chunks[:, 0][chunk] + before - of_chunk[chunk]
+    found: Int64s = chunks[:, 0][chunk] + before - of_chunk[chunk]
     return found
 
 

@@ -33,7 +33,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
+
+from maskstream.shards.arrays import Int8s, Int64s, UInt8s
 
 from .mp4 import Mp4Error, boxes
 
@@ -91,18 +92,18 @@ class KeyFlow:
     """
 
     frame: int
-    planes: npt.NDArray[np.int8]
+    planes: Int8s
     distance: int = DISTANCE
 
     @property
-    def vectors(self) -> npt.NDArray[np.int8]:
+    def vectors(self) -> Int8s:
         """x and y in quarters of a pixel, int8 (2, rows, columns)."""
         return self.planes[:2]
 
     @property
-    def kept(self) -> npt.NDArray[np.uint8]:
+    def kept(self) -> UInt8s:
         """255 where the earlier frame explains the later one, 0 where it does not: uint8 (rows, columns)."""
-        kept: npt.NDArray[np.uint8] = self.planes[2].view(np.uint8)
+        kept: UInt8s = self.planes[2].view(np.uint8)
         return kept
 
 
@@ -141,7 +142,7 @@ _STEPS = 8
 """Number of codes from one power of two to the next: a code is off by at most 1/16 of an energy."""
 
 
-def encode_energy(energy: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+def encode_energy(energy: Int64s) -> UInt8s:
     """Encode energies from 0 to below 2 ** 31 as unsigned 8-bit floats: values below 16 are exact, others keep the
     three bits after their highest bit.
     """
@@ -149,21 +150,21 @@ def encode_energy(energy: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
     return np.asarray(_STEPS * shift + (energy >> shift), dtype=np.uint8)
 
 
-def energies_of_codes() -> npt.NDArray[np.int64]:
+def energies_of_codes() -> Int64s:
     """The energy that each code stands for, the middle of its range: int64 (256,)."""
     codes = np.arange(256, dtype=np.int64)
     shift = np.maximum(codes // _STEPS - 1, 0)
     return np.asarray((codes - _STEPS * shift << shift) + (1 << shift >> 1), dtype=np.int64)
 
 
-def pack_energy(first: int, codes: Sequence[npt.NDArray[np.uint8]]) -> bytes:
+def pack_energy(first: int, codes: Sequence[UInt8s]) -> bytes:
     """Codes uint8 (rows, columns) of the frames first, first + DISTANCE, ..., one or more."""
     maps = np.stack(codes)
     head = _ENERGY_HEAD.pack(ENERGY_ID, _ENERGY_VERSION, DISTANCE, *maps.shape, first)
     return head + zlib.compress(maps.tobytes(), 9)
 
 
-def parse_energy(body: memoryview, grid: tuple[int, int]) -> dict[int, npt.NDArray[np.uint8]]:
+def parse_energy(body: memoryview, grid: tuple[int, int]) -> dict[int, UInt8s]:
     """Parse the energy of a payload: the codes of its cells, uint8 (rows, columns), by frame number. Raise Mp4Error if
     it does not fit a video with this grid of rows and columns of cells.
     """
@@ -201,7 +202,7 @@ class GopNotes:
 
     flows: dict[int, KeyFlow] = field(default_factory=dict)
     starts: dict[int, bool] = field(default_factory=dict)
-    energy: dict[int, npt.NDArray[np.uint8]] = field(default_factory=dict)
+    energy: dict[int, UInt8s] = field(default_factory=dict)
 
 
 def gop_notes(data: memoryview, width: int, height: int, whole: int | None = None) -> GopNotes:

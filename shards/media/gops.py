@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
-import numpy.typing as npt
 
-from .mp4 import Int64Array, Packets
+from maskstream.shards.arrays import Float64s, Int64s
+
+from .mp4 import Packets
 from .video_index import VideoIndex
 
 _STANDARD = tuple(Fraction(n) for n in (1, 2, 5, 6, 8, 10, 12, 15, 18, 20, 24, 25, 30, 48, 50, 60, 90, 100, 120))
@@ -14,9 +15,7 @@ _NTSC = tuple(Fraction(n * 1000, 1001) for n in (24, 30, 48, 60, 120))
 MAX_RATE = Fraction(120)
 
 
-def measure_frame_rate(
-    pts: npt.NDArray[np.int64], time_base: Fraction, declared: Fraction | None
-) -> tuple[Fraction, bool]:
+def measure_frame_rate(pts: Int64s, time_base: Fraction, declared: Fraction | None) -> tuple[Fraction, bool]:
     """Return the constant rate of a video in frames per second, and whether its actual rate is variable.
 
     pts: Sorted time stamps in units of `time_base` (seconds). The rate is constant if every frame is within half a
@@ -42,7 +41,7 @@ def measure_frame_rate(
     return min(rounded, MAX_RATE), True
 
 
-def _is_near(seconds: npt.NDArray[np.float64], rate: Fraction) -> bool:
+def _is_near(seconds: Float64s, rate: Fraction) -> bool:
     """Return True if every frame is within half a frame of its time at a rate."""
     return bool(np.abs(seconds * float(rate) - np.arange(len(seconds))).max() < 0.5)
 
@@ -58,12 +57,12 @@ class Gops:
     before it).
     """
 
-    packet: Int64Array
-    first_frame: Int64Array
-    lead: Int64Array
+    packet: Int64s
+    first_frame: Int64s
+    lead: Int64s
 
 
-def list_gops(packets: Packets, entries: Int64Array) -> Gops:
+def list_gops(packets: Packets, entries: Int64s) -> Gops:
     """Return the GOPs that start at the packets `entries`."""
     shown = packets.shown if packets.shown is not None else np.ones_like(packets.keyframe)
     times = np.sort(packets.pts[shown])
@@ -72,7 +71,7 @@ def list_gops(packets: Packets, entries: Int64Array) -> Gops:
     return Gops(packet=entries, first_frame=first, lead=first - before)
 
 
-def candidates(packets: Packets, n_frames: int) -> Int64Array:
+def candidates(packets: Packets, n_frames: int) -> Int64s:
     """Return the keyframes whose times allow them to be entry points.
 
     Every packet stored before such a keyframe is displayed before it, every packet displayed before it is stored before
@@ -94,7 +93,7 @@ def candidates(packets: Packets, n_frames: int) -> Int64Array:
 def index_of_packets(
     codec: str,
     packets: Packets,
-    entries: Int64Array,
+    entries: Int64s,
     rate: Fraction,
     size: tuple[int, int],
     header_size: int = 0,
@@ -123,7 +122,7 @@ def index_of_packets(
     )
 
 
-def average_rate(ticks: Int64Array, time_base: Fraction, declared: Fraction | None) -> Fraction:
+def average_rate(ticks: Int64s, time_base: Fraction, declared: Fraction | None) -> Fraction:
     """Return the frame rate of a video: the constant one of `measure_frame_rate`, or the average of a variable one."""
     rate, variable = measure_frame_rate(ticks, time_base, declared)
     return (len(ticks) - 1) / (int(ticks[-1] - ticks[0]) * time_base) if variable else rate

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from maskstream.shards.arrays import Float32s
 from maskstream.shards.errors import DataError
 
 from .npy import read_npy
@@ -102,6 +103,6 @@ def find_step_span(first: int, count: int, n_nodes: int, channels: int) -> tuple
     return first * step, count * step
 
 
-def read_steps(data: bytes, n_nodes: int, channels: int) -> npt.NDArray[np.float32]:
+def read_steps(data: bytes, n_nodes: int, channels: int) -> Float32s:
     """Return the steps in `data`, float32 (count, V, D), read-only."""
     return np.frombuffer(data, dtype="<f4").reshape(-1, n_nodes, channels)

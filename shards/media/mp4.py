@@ -14,11 +14,9 @@ from itertools import accumulate, chain
 from operator import add
 
 import numpy as np
-import numpy.typing as npt
 
+from maskstream.shards.arrays import Bools, Int64s
 from maskstream.shards.errors import DataError
-
-Int64Array = npt.NDArray[np.int64]
 
 CODECS = {b"avc1": "h264", b"hvc1": "hevc", b"hev1": "hevc", b"vp09": "vp9", b"av01": "av1", b"FFV1": "ffv1"}
 EXTRADATA = {"h264": b"avcC", "hevc": b"hvcC", "av1": b"av1C", "ffv1": b"glbl"}
@@ -73,11 +71,11 @@ class Packets:
     shown: Which packets become frames of the video (an edit list may hide some); None means all.
     """
 
-    start: Int64Array
-    size: Int64Array
-    pts: Int64Array
-    keyframe: npt.NDArray[np.bool_]
-    shown: npt.NDArray[np.bool_] | None = None
+    start: Int64s
+    size: Int64s
+    pts: Int64s
+    keyframe: Bools
+    shown: Bools | None = None
 
     def __getitem__(self, own: slice) -> Packets:
         """Return some of the packets."""

@@ -4,15 +4,14 @@ from collections.abc import Iterator, Sequence
 
 import av
 import numpy as np
-import numpy.typing as npt
 from av.audio.codeccontext import AudioCodecContext
 from av.audio.frame import AudioFrame
+
+from maskstream.shards.arrays import Float32s
 
 from .flac import has_more_frames
 from .local_media import MediaError, open_media
 from .sound_table import SoundForm, SoundTableError
-
-Floats = npt.NDArray[np.float32]
 
 _FLAC_FRAMES = 8
 """How often FLAC's frame marker may occur in a packet; it has one frame, and other bytes match by chance."""
@@ -34,7 +33,7 @@ def open_decoder(form: SoundForm) -> AudioCodecContext:
     return decoder
 
 
-def decoded(form: SoundForm, packets: Sequence[bytes]) -> Iterator[Floats]:
+def decoded(form: SoundForm, packets: Sequence[bytes]) -> Iterator[Float32s]:
     """Return the samples of each packet from a new decoder, float32 (n, channels), full scale 1.
 
     A packet may yield no samples, or fail to decode: the first packets of a run may refer to missing ones. Raises
@@ -57,7 +56,7 @@ def decoded(form: SoundForm, packets: Sequence[bytes]) -> Iterator[Floats]:
         )
 
 
-def decode_whole(member: bytes, container: str) -> Iterator[Floats]:
+def decode_whole(member: bytes, container: str) -> Iterator[Float32s]:
     """Return the frames of a decode of the whole member, float32 (n, channels).
 
     container: FFmpeg's name of the format. Raises SoundTableError if decoding fails.
@@ -70,7 +69,7 @@ def decode_whole(member: bytes, container: str) -> Iterator[Floats]:
         raise SoundTableError(f"cannot be decoded ({error})") from error
 
 
-def to_floats(frame: AudioFrame) -> Floats:
+def to_floats(frame: AudioFrame) -> Float32s:
     """Return a frame's samples, float32 (n, channels): integers are divided by their full scale, floats are
     unchanged.
     """

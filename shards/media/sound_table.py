@@ -17,6 +17,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
+from maskstream.shards.arrays import Int64s
 from maskstream.shards.errors import DataError
 
 HEAD = np.dtype(
@@ -152,19 +153,19 @@ def read_table(data: bytes) -> SoundTable:
     )
 
 
-def group_packets(pieces: Records) -> npt.NDArray[np.int64]:
+def group_packets(pieces: Records) -> Int64s:
     """Return the first piece of each packet and the number of pieces, int64 (packets + 1,)."""
     continued = pieces["samples"] == CONTINUED
     first = np.concatenate([[True], ~continued[:-1]]) if len(pieces) else np.empty(0, bool)
     return np.append(np.flatnonzero(first), len(pieces)).astype(np.int64)
 
 
-def count_samples(pieces: Records, packets: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def count_samples(pieces: Records, packets: Int64s) -> Int64s:
     """Return the number of samples of each packet, int64 (packets,)."""
     return pieces["samples"][packets[1:] - 1].astype(np.int64)
 
 
-def slice_packet(data: bytes | memoryview, base: int, pieces: Records, packets: npt.NDArray[np.int64]) -> list[bytes]:
+def slice_packet(data: bytes | memoryview, base: int, pieces: Records, packets: Int64s) -> list[bytes]:
     """Return the bytes of each packet, from `data`, which begins at byte `base` of the member."""
     starts = (pieces["start"] - base).tolist()
     parts = [bytes(data[a : a + n]) for a, n in zip(starts, pieces["size"].tolist(), strict=True)]

@@ -14,12 +14,11 @@ from pathlib import PurePosixPath
 from typing import Self
 
 import numpy as np
-import numpy.typing as npt
+
+from maskstream.shards.arrays import Int64s
 
 from .gop_notes import ANCHOR_STRIDE
 from .mp4 import Mp4Error, Packets
-
-Int64s = npt.NDArray[np.int64]
 
 GOP_LISTS = ("gop_first_frame", "gop_offset", "gop_size", "gop_lead", "gop_packets")
 """Columns with first_frame, offset, size, lead and packets."""

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from maskstream.shards.media.camera_pose import POSE, Floats
+from maskstream.shards.arrays import Float64s, Int64s
+from maskstream.shards.media.camera_pose import POSE
 from maskstream.shards.media.h36m import JOINTS
 from maskstream.shards.media.mesh_members import MeshError, encode_mesh, read_mesh
 from maskstream.shards.media.npy import NpyError, NpyHeader, encode_npy, read_npy, read_npy_header
 
-from .member import Check, Int64s, Kind, Member
+from .member import Check, Kind, Member
 
 
 def check_header_of(check: Callable[[Member, NpyHeader], Iterator[str]]) -> Check:
@@ -170,7 +171,7 @@ FARTHEST_M = 1e6
 _UNIT_LENGTH = 1e-6
 
 
-def make_camera_path_member(path: Floats, lens: tuple[float, float, float, float]) -> Member:
+def make_camera_path_member(path: Float64s, lens: tuple[float, float, float, float]) -> Member:
     """Return poses (T, 7) as a member. lens: Focal lengths and centre in pixels, as in `LENS`."""
     facts = {"n_frames": len(path), "data_offset": 0, **dict(zip(LENS, map(float, lens), strict=True))}
     return npy_member(CAMERA_PATH.name, path.astype("<f8"), facts)
@@ -194,7 +195,7 @@ def check_lens(*lens: float) -> str:
     )
 
 
-def check_path_poses(path: Floats) -> str:
+def check_path_poses(path: Float64s) -> str:
     """Return the problem with poses (T, 7), or ""."""
     if not (np.abs(path[:, :3]) < FARTHEST_M).all():
         return f"has a position that is not finite or more than {FARTHEST_M:g} m away"

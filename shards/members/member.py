@@ -3,10 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-import numpy as np
-import numpy.typing as npt
-
-Int64s = npt.NDArray[np.int64]
+from maskstream.shards.arrays import Int64s
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,17 +6,11 @@ from operator import add, gt, lt
 
 import numpy as np
 
+from maskstream.shards.arrays import Int64s
 from maskstream.shards.media.gop_notes import ANCHOR_STRIDE, gop_notes
 from maskstream.shards.media.limits import MAX_PIXELS, most_pixels
 from maskstream.shards.media.mp4 import Mp4Error, read_fragments, read_header
-from maskstream.shards.media.video_index import (
-    ANCHOR_REACH,
-    GOP_LISTS,
-    HEADER,
-    Int64s,
-    VideoIndex,
-    measure_anchor_reach,
-)
+from maskstream.shards.media.video_index import ANCHOR_REACH, GOP_LISTS, HEADER, VideoIndex, measure_anchor_reach
 
 from .member import ENDING, TABLE_FACTS, Kind, Member
 

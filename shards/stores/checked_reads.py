@@ -7,14 +7,10 @@
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from numba import types
 
+from maskstream.shards.arrays import Int64s, UInt8s, UInt64s
 from maskstream.shards.jit import kernel
-
-Int64s = npt.NDArray[np.int64]
-UInt8s = npt.NDArray[np.uint8]
-UInt64s = npt.NDArray[np.uint64]
 
 BLOCK, SUM = 4096, 8
 """Same as in block_sums.py; repeated because a kernel only sees numbers of the same file."""

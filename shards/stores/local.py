@@ -15,8 +15,8 @@ from typing import NamedTuple
 from weakref import WeakSet
 
 import numpy as np
-import numpy.typing as npt
 
+from maskstream.shards.arrays import Int64s, UInt8s
 from maskstream.shards.errors import MissingFileError, OutageError, StoreError
 
 from .base import UNHEEDED, Range, ShardFile, Store, Together
@@ -31,9 +31,6 @@ from .block_sums import (
     say_unchecked,
 )
 from .local_files import make_error, open_regular, read_regular
-
-Int64s = npt.NDArray[np.int64]
-UInt8s = npt.NDArray[np.uint8]
 
 _OPEN_FILES, _FEWEST = 64, 8
 """Maximum number of files that one store keeps open, and number that all stores of a process may always keep open."""

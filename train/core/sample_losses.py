@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
+from maskstream.shards.arrays import Float32s
 from maskstream.shards.errors import ResumeError
 from maskstream.shards.stores.local_files import check_space_for
 
@@ -37,7 +37,7 @@ class SampleLosses(Hook):
         if event.report.samples is not None:
             self.write(event.step, event.report.samples.cpu().numpy())
 
-    def write(self, step: int, losses: npt.NDArray[np.float32]) -> None:
+    def write(self, step: int, losses: Float32s) -> None:
         """Write the losses of a step.
 
         Args:
@@ -79,7 +79,7 @@ AROUND = 10
 """Steps before and after a step with whose losses its own are compared."""
 
 
-def read_step_losses(run: Path, step: int) -> npt.NDArray[np.float32] | None:
+def read_step_losses(run: Path, step: int) -> Float32s | None:
     """Return the losses of a step's samples, in the order of `replay`'s batches.
 
     Args:
@@ -130,7 +130,7 @@ def worst_samples(run: Path, count: int) -> list[tuple[int, int, float]]:
 _BLOCK = 4096
 
 
-def _compute_median(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def _compute_median(rows: Float32s) -> Float32s:
     """Return the median of each row without NaN values; NaN for a row without others."""
     some = ~np.isnan(rows).all(axis=1)
     found = np.full(len(rows), np.nan, np.float32)

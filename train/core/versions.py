@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
 from maskstream.pipelines.modalities.mixture import RunData, list_manifests
+from maskstream.shards.arrays import Int64s
 from maskstream.shards.checksummed import add_checksum, read_checksummed
 from maskstream.shards.config import Json
 from maskstream.shards.format.rejects import encode_numbers
@@ -40,7 +40,7 @@ class SeenSplit:
 
     version: int
     fingerprint: str
-    removed: npt.NDArray[np.int64]
+    removed: Int64s
 
 
 def record_versions(run: Path, data: RunData, step: int) -> None:

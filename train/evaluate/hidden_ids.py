@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from math import cos, floor, pi
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from maskstream.pipelines.modalities.text.batch import TextBatch
+from maskstream.shards.arrays import Float32s, Float64s, Int64s
 from maskstream.train.nn.token_layers import find_hidden_tokens
 
 from .evaluation import Score
@@ -63,8 +63,8 @@ class NGrams:
         pairs: How often each id is followed by each other id in a document: float32 (V, V).
     """
 
-    single: npt.NDArray[np.float32]
-    pairs: npt.NDArray[np.float32]
+    single: Float32s
+    pairs: Float32s
 
     @classmethod
     def of(cls, batches: Iterable[TextBatch], vocabulary: int) -> NGrams:
@@ -84,18 +84,16 @@ class NGrams:
         return cls(single, pairs)
 
     @property
-    def frequencies(self) -> npt.NDArray[np.float64]:
+    def frequencies(self) -> Float64s:
         """The frequency of each id among all tokens, float64 (V,)."""
-        shares: npt.NDArray[np.float64] = self.single / self.single.sum(dtype=np.float64)
+        shares: Float64s = self.single / self.single.sum(dtype=np.float64)
         return shares
 
-    def alone(self, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    def alone(self, ids: Int64s) -> Float64s:
         """Return the loss of hidden tokens, -log of the frequency of their ids in nats: float64 (K,)."""
         return -np.log(self.frequencies[ids])
 
-    def beside(
-        self, ids: npt.NDArray[np.int64], left: npt.NDArray[np.int64], right: npt.NDArray[np.int64], strength: float
-    ) -> npt.NDArray[np.float64]:
+    def beside(self, ids: Int64s, left: Int64s, right: Int64s, strength: float) -> Float64s:
         """Return the loss of hidden tokens, predicted from their visible neighbours, in nats.
 
         The probability of an id t is proportional to p(t | left) p(right | t), each smoothed by the frequencies of ids.
@@ -122,7 +120,7 @@ class NGrams:
         return losses
 
 
-def neighbours(batch: TextBatch) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def neighbours(batch: TextBatch) -> tuple[Int64s, Int64s, Int64s]:
     """Return the true ids of a batch's hidden tokens, and the visible ids to their left and right (-1 for none): int64
     (K,).
     """

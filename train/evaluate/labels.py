@@ -18,7 +18,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Generic
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -30,6 +29,7 @@ from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.pipelines.stream.batch import Batch
 from maskstream.pipelines.stream.rng import sample_rng
 from maskstream.pipelines.stream.sampler import BatchT
+from maskstream.shards.arrays import Bools, Int64s
 from maskstream.shards.config import NOT_IDENTITY
 from maskstream.shards.limits import AtLeastTwo, NaturalFloat, PositiveInt, ProperProportion
 from maskstream.train.core.model import Losses, LossPart, ModelConfig
@@ -88,7 +88,7 @@ class LabelMixture:
     """
 
     share: float
-    box: npt.NDArray[np.bool_] | None = None
+    box: Bools | None = None
 
     def of(self, media: Tensor, axis: int) -> Tensor:
         """Mix media (B, ...) in their dtype; a box cuts `axis` and the next one.
@@ -148,7 +148,7 @@ def draw_mixture(key: Sequence[str], size: tuple[int, int], mixup: float, cutmix
     return LabelMixture(float(sample_rng(0, 0, keys, 0, "mixup of labels").beta(mixup, mixup)))
 
 
-def cut_box(rows: int, columns: int, share: float, draw: np.random.Generator) -> npt.NDArray[np.bool_]:
+def cut_box(rows: int, columns: int, share: float, draw: np.random.Generator) -> Bools:
     """Draw a box with sides sqrt(1 - share) of the whole around a uniform position, clipped at the edges.
 
     Args:
@@ -219,7 +219,7 @@ def need_labels(batch: object, several: bool) -> Tensor:
     return found
 
 
-def compute_balanced_weights(labels: npt.NDArray[np.int64], classes: int) -> tuple[float, ...]:
+def compute_balanced_weights(labels: Int64s, classes: int) -> tuple[float, ...]:
     """Return the weight of each class, samples / (classes x samples of the class), like scikit-learn's "balanced".
 
     Args:

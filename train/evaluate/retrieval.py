@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from maskstream.shards.arrays import Int64s
 from maskstream.train.nn.token_model import TokenModel
 
-Ids = Sequence[npt.NDArray[np.int64]]
+Ids = Sequence[Int64s]
 """Documents as token ids, each int64 (n,)."""
 
 Pooling = Literal["first", "mean"]
@@ -81,9 +81,7 @@ def bm25_scores(queries: Ids, documents: Ids, vocabulary: int, *, k: float = 1.2
     return torch.from_numpy(asked @ weighed.T)
 
 
-def split_in_halves(
-    ids: npt.NDArray[np.int64], begin: int, end: int, longest: int
-) -> tuple[npt.NDArray[np.int64], ...]:
+def split_in_halves(ids: Int64s, begin: int, end: int, longest: int) -> tuple[Int64s, ...]:
     """Split a document into two documents.
 
     Args:

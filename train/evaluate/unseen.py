@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
+from maskstream.shards.arrays import Int64s, UInt64s
 from maskstream.shards.checksummed import read_checksummed
 from maskstream.shards.errors import MaskstreamError
 from maskstream.shards.format.dataset import HELD_OUT_OF, list_versions, read_description
@@ -74,7 +74,7 @@ def _check(test: Manifest, seen: Manifest, what: str) -> None:
         raise ValueError(f"{len(shared)} of {n} samples of {test}, such as {first!r}, are also in {what}; {_REMEDY}")
 
 
-def find_shared_samples(one: Manifest, other: Manifest) -> npt.NDArray[np.int64]:
+def find_shared_samples(one: Manifest, other: Manifest) -> Int64s:
     """Return the indices of a split's samples, without removed ones, that another split also has.
 
     Samples are the same if they have the same key, and the same bytes in all members that both have, except `json`.
@@ -96,7 +96,7 @@ def find_shared_samples(one: Manifest, other: Manifest) -> npt.NDArray[np.int64]
     return found[same]
 
 
-def _read_hashes(manifest: Manifest) -> npt.NDArray[np.uint64]:
+def _read_hashes(manifest: Manifest) -> UInt64s:
     n = len(manifest)
     some = (manifest.keys(range(begin, min(begin + _AT_ONCE, n))) for begin in range(0, n, _AT_ONCE))
     return np.concatenate([np.empty(0, np.uint64), *map(hash_keys, some)])

@@ -9,11 +9,11 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
-import numpy.typing as npt
 
 from maskstream.pipelines.stream.batch import Movable
 from maskstream.pipelines.stream.rng import Place
 from maskstream.pipelines.stream.tensors import torch, wrap_tensor
+from maskstream.shards.arrays import Bools, Int64s
 from maskstream.shards.config import Config
 from maskstream.shards.named import nearest
 
@@ -139,9 +139,9 @@ class Maps:
         mask_token: Tokens that enter the encoder as the mask token; disjoint from `hidden`. None means there are none.
     """
 
-    hidden: npt.NDArray[np.bool_]
-    target: npt.NDArray[np.bool_] | None = None
-    mask_token: npt.NDArray[np.bool_] | None = None
+    hidden: Bools
+    target: Bools | None = None
+    mask_token: Bools | None = None
 
     @classmethod
     def batched(cls, maps: Sequence[Self], grid: TokenGrid, *, ragged: int | None = None) -> MaskBatch:
@@ -176,7 +176,7 @@ class Mask(Config, ABC):
         return any(part.needs_progress for part in self._parts())
 
     @abstractmethod
-    def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
+    def hide(self, grid: TokenGrid, draw: Draw) -> Bools:
         """Draw the hidden tokens of one view, bool (N,).
 
         Raises:
@@ -332,16 +332,16 @@ def batch_of(maps: Sequence[Maps], grid: TokenGrid, *, ragged: int | None = None
     return (type(maps[0]) if maps else Maps).batched(maps, grid, ragged=ragged)
 
 
-def _build_table(rows: list[npt.NDArray[np.bool_]], grid: TokenGrid) -> npt.NDArray[np.bool_]:
+def _build_table(rows: list[Bools], grid: TokenGrid) -> Bools:
     return np.array(rows, dtype=np.bool_).reshape(len(rows), grid.size)
 
 
 def mask_batch(
-    masked: npt.NDArray[np.bool_],
-    target: npt.NDArray[np.bool_] | None = None,
+    masked: Bools,
+    target: Bools | None = None,
     *,
     grid: TokenGrid,
-    mask_token: npt.NDArray[np.bool_] | None = None,
+    mask_token: Bools | None = None,
     ragged: int | None = None,
 ) -> MaskBatch:
     """Build a MaskBatch from boolean maps.
@@ -389,9 +389,7 @@ def make_unequal_error(what: str, least: int, most: int) -> ValueError:
     )
 
 
-def _list_positions(
-    chosen: npt.NDArray[np.bool_], what: str, ragged: int | None
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64] | None]:
+def _list_positions(chosen: Bools, what: str, ragged: int | None) -> tuple[Int64s, Int64s | None]:
     """Return the sorted indices of True tokens in each row, int64 (B, count), and their number if `ragged`."""
     samples, n = chosen.shape
     flat = np.flatnonzero(chosen)

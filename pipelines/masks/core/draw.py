@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maskstream.pipelines.stream.rng import Place, sample_rng
+from maskstream.shards.arrays import Bools, Float32s, Int32s, Int64s, UInt8s, UInt64s
 from maskstream.shards.config import Config
 from maskstream.shards.limits import PositiveInt
 
@@ -129,22 +130,22 @@ class Cues:
         tokens: int64 (N,): token ids.
     """
 
-    frames: npt.NDArray[np.uint8] | None = None
-    depth: npt.NDArray[np.float32] | None = None
-    waveform: npt.NDArray[np.float32] | None = None
-    spectrogram: npt.NDArray[np.float32] | None = None
-    flow: npt.NDArray[np.float32] | None = None
-    cuts: npt.NDArray[np.bool_] | None = None
-    energy: npt.NDArray[np.int64] | None = None
-    occupied: npt.NDArray[np.bool_] | None = None
+    frames: UInt8s | None = None
+    depth: Float32s | None = None
+    waveform: Float32s | None = None
+    spectrogram: Float32s | None = None
+    flow: Float32s | None = None
+    cuts: Bools | None = None
+    energy: Int64s | None = None
+    occupied: Bools | None = None
     box: npt.NDArray[np.floating[Any]] | None = None
-    words: npt.NDArray[np.int64] | None = None
-    classes: npt.NDArray[np.int64] | None = None
-    scores: npt.NDArray[np.float32] | None = None
-    hidden: npt.NDArray[np.bool_] | None = None
-    edges: npt.NDArray[np.int64] | None = None
-    kinds: npt.NDArray[np.int64] | None = None
-    tokens: npt.NDArray[np.int64] | None = None
+    words: Int64s | None = None
+    classes: Int64s | None = None
+    scores: Float32s | None = None
+    hidden: Bools | None = None
+    edges: Int64s | None = None
+    kinds: Int64s | None = None
+    tokens: Int64s | None = None
 
     def need(self, name: str, by: str) -> npt.NDArray[Any]:
         """Return the input `name`, such as flow (T-1, h, w, 2).
@@ -267,17 +268,17 @@ class Draw:
 class TextDraws(NamedTuple):
     """Draws of B texts with N tokens and one view each."""
 
-    streams: npt.NDArray[np.uint64]
+    streams: UInt64s
     """uint64 (B, 10): generator states in the layout of masks/text/token_draws.py; drawing advances them."""
-    words: npt.NDArray[np.int64]
+    words: Int64s
     """int64 (B, N): the mask input `words` of each text; read-only."""
-    tokens: npt.NDArray[np.int32]
+    tokens: Int32s
     """int32 (B, N): token ids."""
     goes_on: bool = False
     """True if more numbers are drawn after the mask, so that the mask must consume its numbers completely."""
 
     @classmethod
-    def of(cls, keys: npt.NDArray[np.uint64], words: npt.NDArray[np.int64], tokens: npt.NDArray[np.int32]) -> TextDraws:
+    def of(cls, keys: UInt64s, words: Int64s, tokens: Int32s) -> TextDraws:
         """Build the draws from generator keys, uint64 (B, 2) (see `sample_keys`), before the first number."""
         streams = np.zeros((len(keys), 10), np.uint64)
         streams[:, :2], streams[:, 3] = keys, 4  # all four numbers of the block are used

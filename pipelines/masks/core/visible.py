@@ -5,14 +5,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-import numpy.typing as npt
 
 from maskstream.pipelines.stream.rng import Place, run_progress
+from maskstream.shards.arrays import Int64s
 
 from .base import Mask
 from .draw import Draw, TokenGrid
-
-Int64s = npt.NDArray[np.int64]
 
 _COARSE = 1000  # steps evaluated before bisection
 

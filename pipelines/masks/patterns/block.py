@@ -20,6 +20,7 @@ from maskstream.pipelines.masks.core import (
     square,
 )
 from maskstream.pipelines.masks.schedules.random import UniformCount
+from maskstream.shards.arrays import Bools
 from maskstream.shards.limits import NaturalInt, PositiveInt, PositiveProportion
 
 from .padded import Padded
@@ -57,7 +58,7 @@ class Block(Mask):
     aspect: PositiveProportion = 0.3
     exact: bool = True
 
-    def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
+    def hide(self, grid: TokenGrid, draw: Draw) -> Bools:
         if grid.axes != ("h", "w"):
             grid.need("t", "h", "w", by="Block")
         h, w = grid.shape[-2:]
@@ -102,7 +103,7 @@ def rectangle(h: int, w: int, width: int) -> int:
     return sum(row << (i * width) for i in range(h))
 
 
-def unpacked(bits: int, n: int) -> npt.NDArray[np.bool_]:
+def unpacked(bits: int, n: int) -> Bools:
     """Unpack the lowest `n` bits of an integer, lowest first: bool (n,)."""
     data = np.frombuffer(bits.to_bytes((n + 7) // 8, "little"), dtype=np.uint8)
     return np.unpackbits(data, count=n, bitorder="little").view(np.bool_)
@@ -135,7 +136,7 @@ class Box(Mask):
     def needs(self) -> frozenset[str]:
         return frozenset({"box"})
 
-    def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
+    def hide(self, grid: TokenGrid, draw: Draw) -> Bools:
         h, w = grid.need("h", "w", by="Box")
         box = draw.cues.need("box", by="Box")
         inner = np.zeros((h, w), dtype=np.bool_)

@@ -3,12 +3,10 @@
 from dataclasses import dataclass, field
 from typing import Annotated
 
-import numpy as np
-import numpy.typing as npt
-
 from maskstream.pipelines.masks.core import SPECTROGRAM, Draw, Maps, Mask, Scheme, Shot, TokenGrid
 from maskstream.pipelines.masks.core.ratio import OF_RATIOS
 from maskstream.pipelines.masks.schedules.progress import ProgressSchedule, SquareRoot
+from maskstream.shards.arrays import Bools
 
 from .padded import Padded
 from .target_blocks import TargetBlocks
@@ -32,7 +30,7 @@ class Curriculum(Mask):
     hard: Mask = field(default_factory=lambda: TargetBlocks(blocks=3, scale=(0.05, 0.075), strips=True, stretched=True))
     share: Annotated[ProgressSchedule, OF_RATIOS] = field(default_factory=SquareRoot)
 
-    def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
+    def hide(self, grid: TokenGrid, draw: Draw) -> Bools:
         return self.maps(grid, draw).hidden
 
     def maps(self, grid: TokenGrid, draw: Draw) -> Maps:

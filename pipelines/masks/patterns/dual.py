@@ -3,7 +3,6 @@
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from maskstream.pipelines.masks.core import (
     CLIP,
@@ -22,6 +21,7 @@ from maskstream.pipelines.masks.core import (
     visible_count,
 )
 from maskstream.pipelines.masks.schedules.random import TruncatedNormal
+from maskstream.shards.arrays import Bools
 from maskstream.shards.limits import PositiveProportion, Proportion
 
 from .frames import Tube
@@ -46,7 +46,7 @@ class RunningCell(Mask):
         if self.ratio not in (0.25, 0.5, 0.75):
             raise ValueError(f"the ratio for a cell of 4 tokens must be 0.25, 0.5 or 0.75, got {self.ratio}")
 
-    def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
+    def hide(self, grid: TokenGrid, draw: Draw) -> Bools:
         t, h, w = grid.need("t", "h", "w", by="RunningCell")
         if h % 2 or w % 2:
             raise ValueError(f"RunningCell tiles the plane with 2 x 2 cells: h and w must be even, got h={h}, w={w}")
@@ -71,7 +71,7 @@ class Dual(Mask):
     encoder: Mask = field(default_factory=Tube)
     decoder: Mask = field(default_factory=RunningCell)
 
-    def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
+    def hide(self, grid: TokenGrid, draw: Draw) -> Bools:
         return self.encoder.hide(grid, draw)
 
     def maps(self, grid: TokenGrid, draw: Draw) -> Maps:
@@ -94,7 +94,7 @@ class PartDecoded(Mask):
     mask: Mask = field(default_factory=lambda: Random(ratio=0.75))
     share: PositiveProportion = 0.5
 
-    def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
+    def hide(self, grid: TokenGrid, draw: Draw) -> Bools:
         return self.mask.hide(grid, draw)
 
     def maps(self, grid: TokenGrid, draw: Draw) -> Maps:
@@ -125,7 +125,7 @@ class DropAndMask(Mask):
     rounding: Rounding = "ceil_masked"
     drop: Proportion = 0.5
 
-    def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
+    def hide(self, grid: TokenGrid, draw: Draw) -> Bools:
         return self.maps(grid, draw).hidden
 
     def maps(self, grid: TokenGrid, draw: Draw) -> Maps:

@@ -4,17 +4,16 @@ from dataclasses import dataclass, replace
 from typing import Literal, Self
 
 import numpy as np
-import numpy.typing as npt
 
 from maskstream.pipelines.masks.core import CLIP, Draw, Mask, Ratio, Rounding, Scheme, TokenGrid, as_schedule
 from maskstream.pipelines.masks.schedules.random import UniformCount
+from maskstream.shards.arrays import Bools, Int64s
 from maskstream.shards.limits import NaturalFloat
 
 KERNELS = ("maskstream.pipelines.masks.patterns.token_energy",)
 Keep = Literal["most", "least"]
 Per = Literal["clip", "slice", "tube"]
 Source = Literal["online", "stored"]
-Int64s = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,10 +63,10 @@ class ByEnergy(Mask):
         """Return the same mask with a fixed number of hidden tokens instead of the ratio."""
         return replace(self, ratio=UniformCount(low=count, high=count))
 
-    def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
+    def hide(self, grid: TokenGrid, draw: Draw) -> Bools:
         t, *_ = grid.need("t", "h", "w", by="ByEnergy")
         energy = self._sum_energy(grid, draw)
-        hidden: npt.NDArray[np.bool_] = np.zeros(grid.size, dtype=np.bool_)
+        hidden: Bools = np.zeros(grid.size, dtype=np.bool_)
         if self.first is not None:
             hidden = self.first.hide(grid, draw)
         hidden = hidden.reshape(1 if self.per == "clip" else t, -1)

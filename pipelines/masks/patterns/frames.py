@@ -19,18 +19,19 @@ from maskstream.pipelines.masks.core import (
     as_schedule,
 )
 from maskstream.pipelines.masks.schedules.random import Uniform
+from maskstream.shards.arrays import Bools, Int64s
 from maskstream.shards.limits import PositiveInt
 
 from .padded import Padded
 from .random import draw_random_tokens
 
 
-def repeated(plane: npt.NDArray[np.bool_], grid: TokenGrid, axis: str) -> npt.NDArray[np.bool_]:
+def repeated(plane: Bools, grid: TokenGrid, axis: str) -> Bools:
     """Repeat the map of one slice, bool (size of a slice,), in every slice across `axis`: bool (N,)."""
     return split_into_slices(np.broadcast_to(plane, (grid.shape[grid.axes.index(axis)], len(plane))), grid, axis)
 
 
-def split_into_slices(maps: npt.NDArray[np.bool_], grid: TokenGrid, axis: str) -> npt.NDArray[np.bool_]:
+def split_into_slices(maps: Bools, grid: TokenGrid, axis: str) -> Bools:
     """Arrange the maps of all slices across `axis`, bool (slices, size of a slice or 1), as a map of the grid, bool
     (N,).
     """
@@ -42,7 +43,7 @@ def split_into_slices(maps: npt.NDArray[np.bool_], grid: TokenGrid, axis: str) -
     return np.moveaxis(maps.reshape(len(maps), *grid.shape[:place], *grid.shape[place + 1 :]), 0, place).reshape(-1)
 
 
-def draw_orders(rows: int, n: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+def draw_orders(rows: int, n: int, rng: np.random.Generator) -> Int64s:
     """Draw `rows` random permutations of 0 ... n-1: int64 (rows, n).
 
     Sorts random keys that hold the number in their lowest bits, which is several times faster than shuffling row by
@@ -55,7 +56,7 @@ def draw_orders(rows: int, n: int, rng: np.random.Generator) -> npt.NDArray[np.i
     keys &= kind((1 << bits) - 1 - low)
     keys |= np.arange(n, dtype=kind)
     keys.sort(axis=1)
-    orders: npt.NDArray[np.int64] = (keys & kind(low)).astype(np.int64)
+    orders: Int64s = (keys & kind(low)).astype(np.int64)
     return orders
 
 
@@ -77,7 +78,7 @@ class Tube(Mask):
     rounding: Rounding = "floor_masked"
     axis: str = "t"
 
-    def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
+    def hide(self, grid: TokenGrid, draw: Draw) -> Bools:
         plane = grid.across(self.axis, by="Tube")
         visible = as_schedule(self.ratio).visible(plane, draw, self.rounding)
         return repeated(draw_random_tokens(plane, visible, draw.rng), grid, self.axis)
@@ -101,7 +102,7 @@ class Frames(Mask):
     rounding: Rounding = "floor_visible"
     axis: str = "t"
 
-    def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
+    def hide(self, grid: TokenGrid, draw: Draw) -> Bools:
         slices = grid.shape[grid.need_axis(self.axis, by="Frames")]
         visible = as_schedule(self.ratio).visible(slices, draw, self.rounding)
         return split_into_slices(draw_random_tokens(slices, visible, draw.rng)[:, None], grid, self.axis)
@@ -124,7 +125,7 @@ class PerFrame(Mask):
     rounding: Rounding = "floor_visible"
     axis: str = "t"
 
-    def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
+    def hide(self, grid: TokenGrid, draw: Draw) -> Bools:
         plane = grid.across(self.axis, by="PerFrame")
         visible = as_schedule(self.ratio).visible_per_frame(grid.size // plane, plane, draw, self.rounding)
         orders = draw_orders(len(visible), plane, draw.rng)
@@ -147,7 +148,7 @@ class Context(Mask):
     mask: Mask = field(default_factory=PerFrame)
     frames: PositiveInt = 1
 
-    def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
+    def hide(self, grid: TokenGrid, draw: Draw) -> Bools:
         return self.maps(grid, draw).hidden
 
     def maps(self, grid: TokenGrid, draw: Draw) -> Maps:

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from maskstream.pipelines.masks.core import Draw, Mask, Ratio, Scheme, Shot, TokenGrid, as_schedule
 from maskstream.pipelines.masks.patterns.frames import draw_orders
+from maskstream.shards.arrays import Bools
 from maskstream.shards.limits import NaturalInt
 
 from .random import draw_random_tokens
@@ -46,7 +46,7 @@ class Joints(Mask):
     per: Per = "frame"
     scope: SharedBy = "view"
 
-    def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
+    def hide(self, grid: TokenGrid, draw: Draw) -> Bools:
         frames, joints = grid.need("frame", "joint", by="Joints")
         if self.joints > joints:
             raise ValueError(f"Joints hides {self.joints} joints per frame, got a grid of {joints} joints")
@@ -78,7 +78,7 @@ class Limbs(Mask):
         if self.joints < 0 or (not self.limbs and not self.joints):
             raise ValueError(f"at least one limb or random joint is required, got {self.limbs=} and {self.joints=}")
 
-    def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
+    def hide(self, grid: TokenGrid, draw: Draw) -> Bools:
         frames, joints = grid.need("frame", "joint", by="Limbs")
         most = max((joint + 1 for limb in self.limbs for joint in limb), default=0)
         if joints < max(most, self.joints):

@@ -7,12 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from maskstream.shards.arrays import Bools, Float32s, Int32s, Int64s
 from maskstream.shards.jit import kernel
 
 from .torch_maps import MotionDraws
 
-Floats = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int32]
 Places = npt.NDArray[np.uint64]
 
 INVERSION_STEPS = 3
@@ -22,7 +21,9 @@ _PARTS = 1 << _BITS
 """Positions are rounded to 1/32 of a cell, so that a rounding error at the border never counts as inside the frame."""
 
 
-def carry(start: Floats, flow: Floats, base: int, *, cell: tuple[float, float], fill: bool, compat: bool) -> Floats:
+def carry(
+    start: Float32s, flow: Float32s, base: int, *, cell: tuple[float, float], fill: bool, compat: bool
+) -> Float32s:
     """Warp the map `start` (H, W) of frame `base` to every frame of the clip: float32 (T, H, W).
 
     Frame by frame outwards from the base, each map is sampled bilinearly from its neighbour's (zero outside): after the
@@ -43,7 +44,7 @@ def carry(start: Floats, flow: Floats, base: int, *, cell: tuple[float, float], 
     return maps
 
 
-def inverse(flow: Floats) -> Floats:
+def inverse(flow: Float32s) -> Float32s:
     """Invert flow fields (K, h, w, 2), in units of their cells: q + inverse(q) = p where p + flow(p) = q.
 
     Uses fixed-point iteration p <- q - flow(p), which converges where the flow changes by less than a cell between
@@ -55,7 +56,7 @@ def inverse(flow: Floats) -> Floats:
 
 
 @kernel
-def invert(flow: Floats, scale_x: float, scale_y: float, inverted: Floats) -> None:
+def invert(flow: Float32s, scale_x: float, scale_y: float, inverted: Float32s) -> None:
     """Invert flow fields (K, h, w, 2), scaled by (scale_x, scale_y), in units of their cells: (K, h, w, 2)."""
     fields, rows, columns, _ = flow.shape
     cells = rows * columns
@@ -86,7 +87,7 @@ def invert(flow: Floats, scale_x: float, scale_y: float, inverted: Floats) -> No
 
 
 @kernel
-def scale(flow: Floats, x: np.float32, y: np.float32, scaled: Floats) -> None:
+def scale(flow: Float32s, x: np.float32, y: np.float32, scaled: Float32s) -> None:
     """Scale flow (h, w, 2) by x and y into `scaled` (2, h + 1, w + 1); its last row and column repeat the border."""
     rows, columns, _ = flow.shape
     for r in range(rows + 1):
@@ -97,7 +98,7 @@ def scale(flow: Floats, x: np.float32, y: np.float32, scaled: Floats) -> None:
 
 
 @kernel
-def carry_on(maps: Floats, flow: Floats, base: int, x: float, y: float, fill: bool, compat: bool) -> None:
+def carry_on(maps: Float32s, flow: Float32s, base: int, x: float, y: float, fill: bool, compat: bool) -> None:
     """Fill `maps` (T, H, W) from the map of frame `base`; (x, y) converts pixels to map cells.
 
     Maps are computed row by row to keep all scratch memory in the L1 cache.
@@ -147,7 +148,7 @@ def carry_on(maps: Floats, flow: Floats, base: int, x: float, y: float, fill: bo
 
 
 @kernel
-def around(cells: int, pixels: int) -> tuple[Ints, Floats]:
+def around(cells: int, pixels: int) -> tuple[Int32s, Float32s]:
     """For each of `pixels` along an axis of `cells`, return the preceding cell and the fraction towards the next one
     (at the end of the axis, the last cell).
     """
@@ -174,7 +175,7 @@ def locate_cell(place: np.float32, last: int) -> tuple[np.int32, np.float32]:
 
 
 @kernel
-def sample(image: Floats, columns: int, places: Ints, shares: Floats, out: Floats) -> None:
+def sample(image: Float32s, columns: int, places: Int32s, shares: Float32s, out: Float32s) -> None:
     """Sample `image`, rows of `columns` cells, bilinearly between `places` and their right and lower neighbours."""
     flat = image.reshape(-1)
     for n in range(places.size):
@@ -186,7 +187,7 @@ def sample(image: Floats, columns: int, places: Ints, shares: Floats, out: Float
 
 
 @kernel
-def sample_row(row: Floats, across: tuple[Ints, Floats], out: Floats) -> None:
+def sample_row(row: Float32s, across: tuple[Int32s, Float32s], out: Float32s) -> None:
     """Interpolate `row` linearly between cells `across[0]` and their neighbours."""
     before, share = across
     for n in range(before.size):
@@ -195,7 +196,7 @@ def sample_row(row: Floats, across: tuple[Ints, Floats], out: Floats) -> None:
 
 
 @kernel
-def find_highest_bump(down: Floats, across: Floats, chosen: npt.NDArray[np.int64], faint: np.float32) -> Floats:
+def find_highest_bump(down: Float32s, across: Float32s, chosen: Int64s, faint: np.float32) -> Float32s:
     """Return the maximum of the chosen patches' bumps, normalised to 1 and clipped below at `faint`: (H, W).
 
     A patch's bump is the product of a row of `down` (h, H) and a row of `across` (w, W); patches are numbered row by
@@ -222,7 +223,7 @@ def find_highest_bump(down: Floats, across: Floats, chosen: npt.NDArray[np.int64
 
 
 @kernel
-def sum_tokens(maps: Floats, tubelet: int, cells: int) -> Floats:
+def sum_tokens(maps: Float32s, tubelet: int, cells: int) -> Float32s:
     """Sum maps (T, H, W) over tokens of `tubelet` frames and cells x cells map cells: (T / tubelet, N)."""
     frames, height, width = maps.shape
     h, w = height // cells, width // cells
@@ -245,7 +246,7 @@ def sum_tokens(maps: Floats, tubelet: int, cells: int) -> Floats:
 
 
 @kernel
-def hide_all_but_highest(scores: Floats, visible: int, order: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+def hide_all_but_highest(scores: Float32s, visible: int, order: Int64s) -> Bools:
     """Hide all but the `visible` highest tokens in each row: bool, shape of `scores` (rows, N).
 
     Ties are broken by `order`, a permutation of a row's tokens: earlier ones remain visible.
@@ -277,21 +278,21 @@ class NumbaMaps:
     def carry(
         self,
         draws: Sequence[MotionDraws],
-        flow: list[Floats],
+        flow: list[Float32s],
         *,
         cell: tuple[float, float],
         fill: bool,
         compat: bool,
-    ) -> list[Floats]:
+    ) -> list[Float32s]:
         """Warp the start maps along the flow."""
         pairs = zip(draws, flow, strict=True)
         return [carry(own.start, field, own.base, cell=cell, fill=fill, compat=compat) for own, field in pairs]
 
-    def sum_tokens(self, maps: list[Floats], tubelet: int, cells: int) -> list[Floats]:
+    def sum_tokens(self, maps: list[Float32s], tubelet: int, cells: int) -> list[Float32s]:
         """Sum maps over tokens."""
         return [sum_tokens(own, tubelet, cells) for own in maps]
 
-    def disturbed(self, scores: list[Floats], draws: Sequence[MotionDraws], scale: float) -> list[Floats]:
+    def disturbed(self, scores: list[Float32s], draws: Sequence[MotionDraws], scale: float) -> list[Float32s]:
         """Scale the scores and add the noise."""
         for own, drawn in zip(scores, draws, strict=True):
             own *= np.float32(scale)
@@ -299,9 +300,7 @@ class NumbaMaps:
                 own[drawn.noise[0]] += drawn.noise[1]
         return scores
 
-    def hide_all_but_highest(
-        self, scores: list[Floats], draws: Sequence[MotionDraws], *, whole: bool
-    ) -> list[npt.NDArray[np.bool_]]:
+    def hide_all_but_highest(self, scores: list[Float32s], draws: Sequence[MotionDraws], *, whole: bool) -> list[Bools]:
         """Return the maps of hidden tokens."""
         return [
             hide_all_but_highest(own.reshape(1, -1) if whole else own, drawn.visible, drawn.order).reshape(-1)

@@ -9,13 +9,13 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, ClassVar, Literal, TypedDict
 
 import numpy as np
-import numpy.typing as npt
 
 from maskstream.pipelines.masks.core import CLIP, DeviceMask, Draw, MaskBatch, Scheme, TokenGrid, placed, sized
 from maskstream.pipelines.masks.core.ratio import RatioAlone, as_proportion_schedule, visible_count
+from maskstream.shards.arrays import Bools, Float32s
 from maskstream.shards.limits import NaturalFloat, PositiveInt
 
-from .torch_maps import Draws, DrawTensors, Floats, Hidden, MapBackend, MotionDraws, Numbers, TorchMaps, send_draws
+from .torch_maps import Draws, DrawTensors, Hidden, MapBackend, MotionDraws, Numbers, TorchMaps, send_draws
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -74,7 +74,7 @@ class MotionGuided(DeviceMask):
     def needs(self) -> frozenset[str]:
         return frozenset({"flow"})
 
-    def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
+    def hide(self, grid: TokenGrid, draw: Draw) -> Bools:
         flow, own = draw.cues.need("flow", by="MotionGuided"), self.draw_motion(grid, draw)
         starts = self._starts(draw, grid.shape[0] * grid.patch[0])
         self._check(grid, flow.shape)
@@ -115,7 +115,7 @@ class MotionGuided(DeviceMask):
         starts: list[int] = (np.flatnonzero(sized(cuts, frames - 1, "cuts", by="MotionGuided")) + 1).tolist()
         return starts
 
-    def _scene(self, grid: TokenGrid, draw: Draw, own: MotionDraws, flow: Floats, first: int, stop: int) -> Floats:
+    def _scene(self, grid: TokenGrid, draw: Draw, own: MotionDraws, flow: Float32s, first: int, stop: int) -> Float32s:
         """Return the maps of frames [first, stop), float32 (T, H, W). The scene with the clip's base frame uses its
         map.
         """
@@ -128,7 +128,7 @@ class MotionGuided(DeviceMask):
             )
             base = {"middle": frames // 2, "first": 0}.get(self.base)
             scene = replace(own, start=start, base=int(rng.integers(frames)) if base is None else base)
-        seen: Floats = import_numba_maps().carry([scene], [flow[first : stop - 1]], **self._choose_way(grid))[0]
+        seen: Float32s = import_numba_maps().carry([scene], [flow[first : stop - 1]], **self._choose_way(grid))[0]
         return seen
 
     def _check(self, grid: TokenGrid, shape: Sequence[int]) -> None:
@@ -181,7 +181,7 @@ def capture_ranking(mask: MotionGuided, grid: TokenGrid) -> Captured:
 
 
 @cache
-def import_numba_maps() -> MapBackend[Sequence[MotionDraws], list[Floats], list[npt.NDArray[np.bool_]]]:
+def import_numba_maps() -> MapBackend[Sequence[MotionDraws], list[Float32s], list[Bools]]:
     """Import the numba backend at first use, since compiling takes time."""
     from .maps import NumbaMaps
 
@@ -202,7 +202,7 @@ def start_map(
     rng: np.random.Generator,
     *,
     compat: bool = False,
-) -> Floats:
+) -> Float32s:
     """Draw the base frame's map over h x w patches of cells x cells each: float32 (h * cells, w * cells) in (0, 1].
 
     Chooses as many patches as there are visible tokens; with `compat`, the count is rounded up as published (20 for
@@ -226,7 +226,7 @@ def start_map(
 
 
 @lru_cache(maxsize=32)
-def bumps(patches: int, cells: int) -> Floats:
+def bumps(patches: int, cells: int) -> Float32s:
     """Return exp(-d^2) along one axis, with d the distance of a patch's centre to a cell's, in patches: (patches,
     patches * cells).
     """

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from math import sqrt
 
 import numpy as np
-import numpy.typing as npt
 
 from maskstream.pipelines.masks.core import (
     CLIP,
@@ -18,6 +17,7 @@ from maskstream.pipelines.masks.core import (
     TokenGrid,
     as_schedule,
 )
+from maskstream.shards.arrays import Bools
 from maskstream.shards.limits import Interval, PositiveInt, PositiveInterval
 
 from .padded import Padded
@@ -62,7 +62,7 @@ class MultiBlock(Mask):
     scope: Scope = "batch"
     coupled: bool = False
 
-    def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
+    def hide(self, grid: TokenGrid, draw: Draw) -> Bools:
         t, h, w = grid.need("t", "h", "w", by="MultiBlock")
         purpose = "block size" if self.coupled else f"block size {self.blocks}"
         size = self._size((t, h, w), draw.generator(self.scope, purpose))
@@ -80,9 +80,7 @@ class MultiBlock(Mask):
         rows, columns = round(sqrt(area * aspect)), round(sqrt(area / aspect))
         return max(int(t * duration), 1), min(max(rows, 1), h), min(max(columns, 1), w)
 
-    def _join_blocks(
-        self, shape: tuple[int, int, int], size: tuple[int, int, int], draw: Draw
-    ) -> npt.NDArray[np.bool_]:
+    def _join_blocks(self, shape: tuple[int, int, int], size: tuple[int, int, int], draw: Draw) -> Bools:
         """Draw the union of blocks of `size` in a grid of `shape`, flat: bool (N,)."""
         (t, h, w), (depth, rows, columns) = shape, size
         n = t * h * w

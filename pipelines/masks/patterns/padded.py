@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from maskstream.pipelines.masks.core import Draw, Maps, Mask, MaskBatch, TextDraws, TokenGrid, batch_of
+from maskstream.shards.arrays import Bools
 from maskstream.shards.config import Config
 from maskstream.shards.limits import PositiveInt
 
@@ -26,7 +26,7 @@ class Padded(Mask):
     mask: Mask
     bucket: PositiveInt = 1
 
-    def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
+    def hide(self, grid: TokenGrid, draw: Draw) -> Bools:
         return self.mask.hide(grid, draw)
 
     def maps(self, grid: TokenGrid, draw: Draw) -> Maps:

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from maskstream.pipelines.masks.core import (
     CLIP,
@@ -21,6 +20,7 @@ from maskstream.pipelines.masks.core import (
 )
 from maskstream.pipelines.masks.schedules.progress import Linear, SquaredCosine
 from maskstream.pipelines.masks.schedules.random import MaskGIT, MultiRatio
+from maskstream.shards.arrays import Bools
 
 from .padded import Padded
 
@@ -40,19 +40,19 @@ class Random(Mask):
     ratio: Ratio = 0.9
     rounding: Rounding = "floor_visible"
 
-    def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
+    def hide(self, grid: TokenGrid, draw: Draw) -> Bools:
         visible = as_schedule(self.ratio).visible(grid.size, draw, self.rounding)
         return draw_random_tokens(grid.size, visible, draw.rng)
 
 
-def draw_random_tokens(n: int, visible: int, rng: np.random.Generator) -> npt.NDArray[np.bool_]:
+def draw_random_tokens(n: int, visible: int, rng: np.random.Generator) -> Bools:
     """Keep `visible` random tokens of `n` visible and hide the others: bool (n,), True = hidden."""
     hidden = np.ones(n, dtype=np.bool_)
     hidden[rng.permutation(n)[:visible]] = False
     return hidden
 
 
-def adjust_map(hidden: npt.NDArray[np.bool_], visible: int, rng: np.random.Generator) -> npt.NDArray[np.bool_]:
+def adjust_map(hidden: Bools, visible: int, rng: np.random.Generator) -> Bools:
     """Hide or unhide random tokens of a map, bool (n,), until `visible` are visible."""
     missing = len(hidden) - int(np.count_nonzero(hidden)) - visible
     if missing:

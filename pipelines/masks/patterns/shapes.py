@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from maskstream.pipelines.masks.core import (
     Draw,
@@ -15,6 +14,7 @@ from maskstream.pipelines.masks.core import (
     as_schedule,
     sized,
 )
+from maskstream.shards.arrays import Bools, Int64s
 
 from .padded import Padded
 from .random import draw_random_tokens
@@ -45,7 +45,7 @@ class VoxelAware(Mask):
     def needs(self) -> frozenset[str]:
         return frozenset({"occupied"})
 
-    def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
+    def hide(self, grid: TokenGrid, draw: Draw) -> Bools:
         grid.need("x", "y", "z", by="VoxelAware")
         occupied = sized(draw.cues.need("occupied", by="VoxelAware"), grid.size, "occupied", "VoxelAware")
         inside, outside = np.flatnonzero(occupied), np.flatnonzero(~occupied)
@@ -84,7 +84,7 @@ class MeshNodes(Mask):
     def needs(self) -> frozenset[str]:
         return frozenset({"kinds"}) if self.protect else frozenset()
 
-    def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
+    def hide(self, grid: TokenGrid, draw: Draw) -> Bools:
         (n,) = grid.need("node", by="MeshNodes")
         free = np.ones(n, dtype=np.bool_)
         if self.protect:
@@ -106,12 +106,12 @@ class Submesh:
         kept: int64 (K,): original numbers of the kept edges, to select their attributes.
     """
 
-    nodes: npt.NDArray[np.int64]
-    edges: npt.NDArray[np.int64]
-    kept: npt.NDArray[np.int64]
+    nodes: Int64s
+    edges: Int64s
+    kept: Int64s
 
 
-def submesh(masked: npt.NDArray[np.bool_], edges: npt.NDArray[np.int64]) -> Submesh:
+def submesh(masked: Bools, edges: Int64s) -> Submesh:
     """Extract the visible part of a graph; an edge is kept if both of its nodes are visible.
 
     Args:

@@ -4,9 +4,6 @@ from dataclasses import dataclass
 from fractions import Fraction
 from math import floor
 
-import numpy as np
-import numpy.typing as npt
-
 from maskstream.pipelines.masks.core import SPECTROGRAM, Draw, Mask, Scheme, Shot, TokenGrid
 from maskstream.pipelines.masks.core.ratio import (
     Ratio,
@@ -17,6 +14,7 @@ from maskstream.pipelines.masks.core.ratio import (
     visible_count,
 )
 from maskstream.pipelines.masks.schedules.random import MultiRatio
+from maskstream.shards.arrays import Bools
 from maskstream.shards.limits import Proportion
 
 from .padded import Padded
@@ -40,7 +38,7 @@ class Strips(Mask):
     freq: Ratio = 0.3
     rounding: Rounding = "floor_visible"
 
-    def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
+    def hide(self, grid: TokenGrid, draw: Draw) -> Bools:
         columns, rows = spectrogram(grid, by="Strips")
         time = draw_random_tokens(columns, as_schedule(self.time).visible(columns, draw, self.rounding), draw.rng)
         freq = draw_random_tokens(rows, as_schedule(self.freq).visible(rows, draw, self.rounding), draw.rng)
@@ -69,7 +67,7 @@ class FilledStrips(Mask):
     time: Proportion = 0.7
     freq: Proportion = 0.7
 
-    def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
+    def hide(self, grid: TokenGrid, draw: Draw) -> Bools:
         columns, rows = spectrogram(grid, by="FilledStrips")
         ratio, rng = as_proportion_schedule(self.ratio, by="FilledStrips").draw(draw), draw.rng
         time = draw_random_tokens(columns, columns - struck(columns, ratio, self.time), rng)
@@ -88,7 +86,7 @@ def spectrogram(grid: TokenGrid, by: str) -> tuple[int, int]:
     return grid.shape[grid.axes.index("time")], grid.shape[grid.axes.index("freq")]
 
 
-def cross_strips(time: npt.NDArray[np.bool_], freq: npt.NDArray[np.bool_], grid: TokenGrid) -> npt.NDArray[np.bool_]:
+def cross_strips(time: Bools, freq: Bools, grid: TokenGrid) -> Bools:
     """Combine hidden columns and rows into a map of the grid: bool (N,)."""
     first, second = (time, freq) if grid.axes[0] == "time" else (freq, time)
     return (first[:, None] | second).reshape(-1)

@@ -8,10 +8,10 @@ from math import sqrt
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
-import numpy.typing as npt
 
 from maskstream.pipelines.masks.core import PICTURE, Draw, Maps, Mask, MaskBatch, Scheme, Scope, TokenGrid
 from maskstream.pipelines.stream.tensors import wrap_tensor
+from maskstream.shards.arrays import Bools, Int64s
 from maskstream.shards.limits import Interval, PositiveInt, PositiveInterval
 
 from .padded import Padded
@@ -42,7 +42,7 @@ class BlockMaskBatch(MaskBatch):
 class BlockMaps(Maps):
     """Mask of one view; `blocks`, int64 (P, K), is a row of BlockMaskBatch."""
 
-    blocks: npt.NDArray[np.int64]
+    blocks: Int64s
     """int64 (P, K): tokens of each block."""
 
     @classmethod
@@ -106,7 +106,7 @@ class TargetBlocks(Mask):
     stretched: bool = False
     scope: Scope = "batch"
 
-    def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
+    def hide(self, grid: TokenGrid, draw: Draw) -> Bools:
         return self.maps(grid, draw).hidden
 
     def maps(self, grid: TokenGrid, draw: Draw) -> BlockMaps:
@@ -123,9 +123,7 @@ class TargetBlocks(Mask):
         large = _size(h, w, self.context, (1.0, 1.0), stretch, of_context)
         return BlockMaps(hidden=~self._seen(target.reshape(h, w), large, draw.rng), target=target, blocks=blocks)
 
-    def _seen(
-        self, target: npt.NDArray[np.bool_], size: tuple[int, int], rng: np.random.Generator
-    ) -> npt.NDArray[np.bool_]:
+    def _seen(self, target: Bools, size: tuple[int, int], rng: np.random.Generator) -> Bools:
         """Draw the tokens of the context, at least one: bool (N,)."""
         h, w = target.shape
         rows, columns = target.any(axis=1, keepdims=True), target.any(axis=0, keepdims=True)

@@ -6,11 +6,9 @@ are identical on every machine.
 """
 
 import numpy as np
-import numpy.typing as npt
 
+from maskstream.shards.arrays import Bools, Float32s, Int32s, Int64s, UInt8s
 from maskstream.shards.jit import kernel
-
-Int64s = npt.NDArray[np.int64]
 
 DEAD_ZONE = 4
 """Differences up to this many intensity levels are treated as noise and ignored, as by a codec's quantiser."""
@@ -19,9 +17,9 @@ _PARTS = 16
 
 
 def token_energy(
-    frames: npt.NDArray[np.uint8],
-    flow: npt.NDArray[np.float32],
-    cuts: npt.NDArray[np.bool_],
+    frames: UInt8s,
+    flow: Float32s,
+    cuts: Bools,
     *,
     tubelet: int,
     patch: int,
@@ -56,9 +54,7 @@ def token_energy(
 
 
 @kernel
-def add_residuals(
-    frames: npt.NDArray[np.uint8], flow: npt.NDArray[np.float32], patch: int, motion: float, energy: Int64s
-) -> None:
+def add_residuals(frames: UInt8s, flow: Float32s, patch: int, motion: float, energy: Int64s) -> None:
     """Add the residual of every frame except the first to `energy` (T, H / patch, W / patch)."""
     count, height, width, _ = frames.shape
     rows, columns = flow.shape[1:3]
@@ -86,7 +82,7 @@ def add_residuals(
 
 
 @kernel
-def grey(frame: npt.NDArray[np.uint8], out: npt.NDArray[np.int32]) -> None:
+def grey(frame: UInt8s, out: Int32s) -> None:
     """Convert RGB uint8 (H, W, 3) to rounded BT.601 luma: int32 (H, W)."""
     flat, levels = frame.reshape(-1, 3), out.reshape(-1)
     for n in range(levels.size):
@@ -103,9 +99,7 @@ def parts(step: np.float32, side: int) -> int:
 
 
 @kernel
-def squares(
-    before: npt.NDArray[np.int32], now: npt.NDArray[np.int32], line: int, left: int, right: int, x: int, y: int
-) -> np.int64:
+def squares(before: Int32s, now: Int32s, line: int, left: int, right: int, x: int, y: int) -> np.int64:
     """Sum squared differences between now[line, left:right] and `before` displaced by (x, y) / _PARTS pixels.
 
     Outside the frame, `before` repeats its border.

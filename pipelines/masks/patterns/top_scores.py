@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from maskstream.pipelines.masks.core import (
     TEXT,
@@ -17,6 +16,7 @@ from maskstream.pipelines.masks.core import (
     as_schedule,
     sized,
 )
+from maskstream.shards.arrays import Bools
 from maskstream.shards.limits import NaturalInt
 
 from .padded import Padded
@@ -48,7 +48,7 @@ class TopScores(Mask):
     def needs(self) -> frozenset[str]:
         return frozenset({"scores"})
 
-    def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
+    def hide(self, grid: TokenGrid, draw: Draw) -> Bools:
         scores = sized(draw.cues.need("scores", by="TopScores"), grid.size, "scores", "TopScores").astype(np.float64)
         if np.isnan(scores).any():
             raise ValueError(

@@ -19,11 +19,11 @@ import numpy.typing as npt
 
 from maskstream.pipelines.capture import constants
 from maskstream.pipelines.stream.tensors import torch
+from maskstream.shards.arrays import Float32s, Float64s, Int64s
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Floats = npt.NDArray[np.float32]
 Draws = TypeVar("Draws", contravariant=True)
 """Draws of B clips: a list of `MotionDraws`, or one `DrawTensors`."""
 Numbers = TypeVar("Numbers")
@@ -36,15 +36,15 @@ Hidden = TypeVar("Hidden", covariant=True)
 class MotionDraws:
     """All random numbers of one view's mask, drawn before its flow is known."""
 
-    start: Floats
+    start: Float32s
     """float32 (H, W): map of frame `base`."""
     base: int
     """Base frame."""
-    noise: tuple[int, npt.NDArray[np.float64]] | None
+    noise: tuple[int, Float64s] | None
     """Time step whose scores are perturbed, and the noise, float64 (h * w,); None without exposure."""
     visible: int
     """Number of visible tokens per row of scores."""
-    order: npt.NDArray[np.int64]
+    order: Int64s
     """int64 (N,): permutation of a row's tokens that breaks ties."""
     ratio: float
     """Fraction of hidden tokens."""

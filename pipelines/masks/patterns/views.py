@@ -5,9 +5,9 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 import numpy as np
-import numpy.typing as npt
 
 from maskstream.pipelines.masks.core import PICTURE, Draw, Maps, Mask, RatioSchedule, Scheme, Shot, TokenGrid
+from maskstream.shards.arrays import Bools
 from maskstream.shards.limits import FILLED
 
 from .padded import Padded
@@ -31,7 +31,7 @@ class ByView(Mask):
 
     masks: Annotated[tuple[Mask | None, ...], FILLED] = field(default_factory=lambda: (None, Random(ratio=0.985)))
 
-    def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
+    def hide(self, grid: TokenGrid, draw: Draw) -> Bools:
         return self.maps(grid, draw).hidden
 
     def maps(self, grid: TokenGrid, draw: Draw) -> Maps:
@@ -58,7 +58,7 @@ class Shared(Mask):
     def validate(self) -> None:
         check_for_all_views(self.mask, "Shared")
 
-    def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
+    def hide(self, grid: TokenGrid, draw: Draw) -> Bools:
         return self.mask.hide(grid, draw_for_all_views(draw, f"shared {type(self.mask).__name__}"))
 
     def maps(self, grid: TokenGrid, draw: Draw) -> Maps:
@@ -81,7 +81,7 @@ class Complementary(Mask):
     def validate(self) -> None:
         check_for_all_views(self.mask, "Complementary")
 
-    def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
+    def hide(self, grid: TokenGrid, draw: Draw) -> Bools:
         hidden = self.mask.hide(grid, draw_for_all_views(draw, f"pair {draw.view // 2}"))
         return ~hidden if draw.view % 2 else hidden
 

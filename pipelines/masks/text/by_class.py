@@ -5,7 +5,6 @@ from math import sqrt
 from typing import Annotated
 
 import numpy as np
-import numpy.typing as npt
 
 from maskstream.pipelines.masks.core import (
     TEXT,
@@ -20,6 +19,7 @@ from maskstream.pipelines.masks.core import (
     sized,
 )
 from maskstream.pipelines.masks.patterns.padded import Padded
+from maskstream.shards.arrays import Bools, Float64s
 from maskstream.shards.config import NOT_SAVED
 from maskstream.shards.limits import FILLED
 
@@ -58,7 +58,7 @@ class ByClass(Mask):
     def needs(self) -> frozenset[str]:
         return frozenset({"words", "classes"})
 
-    def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
+    def hide(self, grid: TokenGrid, draw: Draw) -> Bools:
         return self.maps(grid, draw).hidden
 
     def maps(self, grid: TokenGrid, draw: Draw) -> TextMaps:
@@ -75,7 +75,7 @@ class ByClass(Mask):
         return TextMaps(hidden=hidden, version=None if published is None else published.version)
 
 
-def class_weights(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def class_weights(scores: Float64s) -> Float64s:
     """Return sigmoid(2 (score - mean) / std) for each class, (C,); 0.5 if all scores are equal. std is unbiased."""
     above = scores - scores.sum() / len(scores)
     variance = float(above @ above) / max(len(scores) - 1, 1)
@@ -101,7 +101,7 @@ class ScoredFirst(Mask):
     def needs(self) -> frozenset[str]:
         return frozenset({"words", "scores"})
 
-    def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
+    def hide(self, grid: TokenGrid, draw: Draw) -> Bools:
         words = build_word_cue(grid, draw, by="ScoredFirst")
         scores = sized(draw.cues.need("scores", by="ScoredFirst"), grid.size, "scores", "ScoredFirst")
         places = np.flatnonzero(words >= 0)

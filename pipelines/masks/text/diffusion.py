@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from math import floor
 
 import numpy as np
-import numpy.typing as npt
 
 from maskstream.pipelines.masks.core import (
     TEXT,
@@ -22,6 +21,7 @@ from maskstream.pipelines.masks.core import (
 from maskstream.pipelines.masks.patterns.padded import Padded
 from maskstream.pipelines.masks.patterns.random import draw_random_tokens
 from maskstream.pipelines.masks.schedules.random import Uniform
+from maskstream.shards.arrays import Bools
 
 from .replace import TextMaps
 from .words import build_word_cue
@@ -52,7 +52,7 @@ class MaskedDiffusion(Mask):
     def needs(self) -> frozenset[str]:
         return frozenset({"words"})
 
-    def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
+    def hide(self, grid: TokenGrid, draw: Draw) -> Bools:
         return self.maps(grid, draw).hidden
 
     def maps(self, grid: TokenGrid, draw: Draw) -> TextMaps:

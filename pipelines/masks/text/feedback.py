@@ -26,6 +26,7 @@ import numpy.typing as npt
 import xxhash
 
 from maskstream.pipelines.stream.tensors import torch
+from maskstream.shards.arrays import Float64s
 from maskstream.shards.descriptors import Descriptor, is_starting_process
 from maskstream.shards.processes import open_memory_file
 
@@ -40,7 +41,7 @@ class Published:
     """One version of the scores, float64 (classes,). A new channel has version 0."""
 
     version: int
-    scores: npt.NDArray[np.float64]
+    scores: Float64s
 
 
 class Feedback:
@@ -97,13 +98,13 @@ class Feedback:
                 return first  # otherwise the writer started to overwrite the first slot before the second was complete
         raise RuntimeError("the feedback contains no complete scores: another program has written to its shared memory")
 
-    def _checked(self, scores: Sequence[float] | npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    def _checked(self, scores: Sequence[float] | npt.NDArray[Any]) -> Float64s:
         values = np.asarray(scores, dtype=np.float64)
         if values.shape != (self.classes,) or not np.isfinite(values).all():
             raise ValueError(f"the scores must be {self.classes} finite numbers, got {scores!r}")
         return values
 
-    def _write(self, version: int, scores: npt.NDArray[np.float64]) -> None:
+    def _write(self, version: int, scores: Float64s) -> None:
         data = version.to_bytes(8, "little") + scores.tobytes()
         self._memory[version % 2] = np.frombuffer(data + xxhash.xxh3_64_digest(data), dtype=np.uint8)
 
@@ -135,9 +136,7 @@ class Feedback:
         self._map(descriptor.number)
 
 
-def smoothed(
-    scores: npt.NDArray[np.float64], loss: Tensor, classes: Tensor, momentum: float = 0.999
-) -> npt.NDArray[np.float64]:
+def smoothed(scores: Float64s, loss: Tensor, classes: Tensor, momentum: float = 0.999) -> Float64s:
     """Update moving averages of the class losses with one batch: momentum * score + (1 - momentum) * mean loss.
 
     Classes that do not occur keep their score. On CUDA this synchronises once. Source: Yang et al. 2023, POS-tagging

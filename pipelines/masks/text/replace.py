@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
-import numpy.typing as npt
 
 from maskstream.pipelines.masks.core import (
     TEXT,
@@ -24,6 +23,7 @@ from maskstream.pipelines.masks.core import (
 )
 from maskstream.pipelines.masks.patterns.padded import Padded
 from maskstream.pipelines.stream.tensors import wrap_tensor
+from maskstream.shards.arrays import Bools, Int64s
 from maskstream.shards.limits import PositiveInt, Proportion
 
 from .words import PADDING, TextWords, WholeWords
@@ -53,8 +53,8 @@ class TextMaskBatch(MaskBatch):
 class TextMaps(Maps):
     """Mask of one text: tokens int64 (N,), attend bool (N, N), version and ratio are a row of TextMaskBatch."""
 
-    tokens: npt.NDArray[np.int64] | None = None
-    attend: npt.NDArray[np.bool_] | None = None
+    tokens: Int64s | None = None
+    attend: Bools | None = None
     version: int | None = None
     ratio: np.float32 | None = None
 
@@ -85,9 +85,7 @@ class TextMaps(Maps):
         )
 
 
-def _stack_values(
-    values: Sequence[npt.NDArray[np.int64] | npt.NDArray[np.bool_] | np.float32 | int | None], name: str
-) -> Tensor | None:
+def _stack_values(values: Sequence[Int64s | Bools | np.float32 | int | None], name: str) -> Tensor | None:
     """Stack the values of a batch's samples into a tensor; None if no sample has one."""
     given = [value for value in values if value is not None]
     if not given:
@@ -141,7 +139,7 @@ class Replace(Mask):
     def needs(self) -> frozenset[str]:
         return self.mask.needs | {"tokens"}
 
-    def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
+    def hide(self, grid: TokenGrid, draw: Draw) -> Bools:
         return self.mask.hide(grid, draw)
 
     def maps(self, grid: TokenGrid, draw: Draw) -> TextMaps:
@@ -196,13 +194,13 @@ class DecoderRows(Mask):
     def needs(self) -> frozenset[str]:
         return self.encoder.needs | {"words"}
 
-    def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
+    def hide(self, grid: TokenGrid, draw: Draw) -> Bools:
         return self.encoder.hide(grid, draw)
 
     def maps(self, grid: TokenGrid, draw: Draw) -> TextMaps:
         return replace(TextMaps.of(self.encoder.maps(grid, draw)), attend=self.attend(grid, draw))
 
-    def attend(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
+    def attend(self, grid: TokenGrid, draw: Draw) -> Bools:
         """Draw the attention matrix of one view: bool (N, N), row i for position i."""
         words = TextWords.of(grid, draw, by="DecoderRows")
         n, masks = len(words.number), min(words.length, self.pool)

@@ -10,14 +10,9 @@ leftover 32-bit half and that half, and the block.
 """
 
 import numpy as np
-import numpy.typing as npt
 
+from maskstream.shards.arrays import Bools, Float64s, Int64s, UInt64s
 from maskstream.shards.jit import kernel
-
-Int64s = npt.NDArray[np.int64]
-UInt64s = npt.NDArray[np.uint64]
-Float64s = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
 
 _PADDING = -2  # as in words.py; kernels can only use constants of their module
 _COUNTER, _AT, _HAS_HALF, _LEFT, _BLOCK = 2, 3, 4, 5, 6

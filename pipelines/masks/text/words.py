@@ -31,6 +31,7 @@ from maskstream.pipelines.masks.core import (
 from maskstream.pipelines.masks.patterns.padded import Padded
 from maskstream.pipelines.masks.schedules.progress import RatioDecay
 from maskstream.pipelines.masks.schedules.random import UniformCount
+from maskstream.shards.arrays import Bools, Int64s
 
 KERNELS = ("maskstream.pipelines.masks.text.token_draws",)
 
@@ -66,7 +67,7 @@ class MaskOfWords(Mask):
         """
         return as_proportion_schedule(self.ratio, by=f"{type(self).__name__}(each=True)")
 
-    def counts(self, schedule: Fixed, words: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    def counts(self, schedule: Fixed, words: Int64s) -> Int64s:
         """Return how many tokens to hide in each text, int64 (B,), from the mask input `words` (B, N)."""
         from .token_draws import count_text_tokens
 
@@ -86,11 +87,11 @@ class Tokens(MaskOfWords):
     2023) with `each` and a schedule over the run.
     """
 
-    def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
+    def hide(self, grid: TokenGrid, draw: Draw) -> Bools:
         words = build_word_cue(grid, draw, by="Tokens")
         if self.each:
             ratio = self.proportion_schedule().draw(draw)
-            chances: npt.NDArray[np.bool_] = draw.rng.random(len(words)) < ratio
+            chances: Bools = draw.rng.random(len(words)) < ratio
             return chances & (words >= 0)
         length = len(words) - int(np.count_nonzero(words == PADDING))
         (places,) = (words >= 0).nonzero()
@@ -136,7 +137,7 @@ class WholeWords(MaskOfWords):
 
     ratio: Ratio = 0.3
 
-    def hide(self, grid: TokenGrid, draw: Draw) -> npt.NDArray[np.bool_]:
+    def hide(self, grid: TokenGrid, draw: Draw) -> Bools:
         words = TextWords.of(grid, draw, by="WholeWords")
         if self.each:
             return words.spread(draw.rng.random(len(words.lengths)) < self.proportion_schedule().draw(draw))
@@ -159,11 +160,11 @@ class WholeWords(MaskOfWords):
 class TextWords:
     """The W words of a text of N tokens."""
 
-    number: npt.NDArray[np.int64]
+    number: Int64s
     """int64 (N,): word of each token, counted from 0; W for special tokens and padding."""
-    first: npt.NDArray[np.int64]
+    first: Int64s
     """int64 (W,): first token of each word."""
-    lengths: npt.NDArray[np.int64]
+    lengths: Int64s
     """int64 (W,): number of tokens of each word."""
     length: int
     """Number of tokens that are not padding."""
@@ -194,9 +195,7 @@ class TextWords:
         """Return how many tokens to hide."""
         return schedule.count(self.length, draw, rounding)
 
-    def taken(
-        self, rows: int, count: int, rng: np.random.Generator, candidates: npt.NDArray[np.int64] | None = None
-    ) -> npt.NDArray[np.bool_]:
+    def taken(self, rows: int, count: int, rng: np.random.Generator, candidates: Int64s | None = None) -> Bools:
         """Choose words in random order in each row until they have `count` tokens: bool (rows, W).
 
         Words that would exceed the count are skipped. `candidates` limits the words that are tried; by default, all
@@ -210,10 +209,10 @@ class TextWords:
         take_words(self.lengths, tried, count, seed, taken)
         return taken
 
-    def spread(self, taken: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    def spread(self, taken: Bools) -> Bools:
         """Expand a map of words, bool (..., W), to a map of tokens, bool (..., N)."""
         none = np.zeros((*taken.shape[:-1], 1), dtype=np.bool_)
-        tokens: npt.NDArray[np.bool_] = np.concatenate([taken, none], axis=-1)[..., self.number]
+        tokens: Bools = np.concatenate([taken, none], axis=-1)[..., self.number]
         return tokens
 
 

@@ -5,7 +5,6 @@ from math import gcd
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from maskstream.pipelines.decode.sound import (
     decode_indexed,
@@ -16,6 +15,7 @@ from maskstream.pipelines.decode.sound import (
 )
 from maskstream.pipelines.stream.rng import sample_rng
 from maskstream.pipelines.stream.stats import Stats
+from maskstream.shards.arrays import Float32s
 from maskstream.shards.config import Config
 from maskstream.shards.errors import DataError
 from maskstream.shards.format.component import Numbers, component_of
@@ -165,7 +165,7 @@ class SoundReader:
         """
         return self.planned(index, *self.segment(index, epoch))
 
-    def sound(self, plan: SoundPlan, stats: Stats) -> npt.NDArray[np.float32]:
+    def sound(self, plan: SoundPlan, stats: Stats) -> Float32s:
         """Read and decode a segment: float32 (n, C) at the clip's rate, with n at most the clip's length.
 
         Raises:
@@ -184,7 +184,7 @@ class SoundReader:
         described = component.described(index)
         return FlacHeader.of(described.facts, described.lists, int(component.size[index]))
 
-    def _encoded(self, plan: SoundPlan, stats: Stats) -> npt.NDArray[np.float32]:
+    def _encoded(self, plan: SoundPlan, stats: Stats) -> Float32s:
         """Read and decode a segment of a FLAC file written by maskstream."""
         rate, header = self.clip.sample_rate, plan.header or self.header(plan.index)
         with stats.stage("read"):
@@ -198,7 +198,7 @@ class SoundReader:
                 )
             return decode_segment(segment, rate=rate, gain=gain, channels=self.clip.channels)
 
-    def _indexed(self, plan: SoundPlan, stats: Stats) -> npt.NDArray[np.float32]:
+    def _indexed(self, plan: SoundPlan, stats: Stats) -> Float32s:
         """Read and decode a segment of audio in a foreign tar."""
         rate, n_samples = self.clip.sample_rate, int(self.facts["n_samples"][plan.index])
         table = plan.ranges[0].name, plan.ranges[0].offset

@@ -10,7 +10,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -20,6 +19,7 @@ from maskstream.pipelines.masks import Cues, Mask, MaskBatch, TokenGrid
 from maskstream.pipelines.masks.core import read_only
 from maskstream.pipelines.modalities.rows import BatchRows, Elsewhere, Item, Items, Masked, Memory, RowMaker, Traits
 from maskstream.pipelines.stream.stats import Stats
+from maskstream.shards.arrays import Float32s
 from maskstream.shards.config import Config
 from maskstream.shards.errors import SampleError
 from maskstream.shards.limits import NaturalFloat, PositiveInt
@@ -32,7 +32,6 @@ from .spectrogram import Spectrogram
 log = logging.getLogger(__name__)
 CUES = frozenset({"waveform", "spectrogram"})
 """Mask inputs available for audio."""
-Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -183,7 +182,7 @@ class AudioRowMaker(RowMaker[AudioPlan, AudioBatch]):
         except SampleError:
             return None
 
-    def _write(self, item: Item, room: Floats, sounds: list[Floats]) -> None:
+    def _write(self, item: Item, room: Float32s, sounds: list[Float32s]) -> None:
         """Apply roll, gain and transform to the views' audio, float32 (n, C), and write it to `room`, float32 (views,
         C, n).
 
@@ -196,8 +195,8 @@ class AudioRowMaker(RowMaker[AudioPlan, AudioBatch]):
             to[:, len(moved) :] = 0
 
     def _mix_sounds(
-        self, index: int, sound: Floats, partner: Partner | None, stats: Stats
-    ) -> tuple[Floats, int, float]:
+        self, index: int, sound: Float32s, partner: Partner | None, stats: Stats
+    ) -> tuple[Float32s, int, float]:
         """Mix audio with its partner; returns the mixture, float32 (n, C), the partner's index, and the original's
         weight.
 
@@ -259,9 +258,7 @@ class MicrophoneLine(Config):
     count: PositiveInt = 4
     spacing_m: NaturalFloat = 0.05
 
-    def hear(
-        self, sound: npt.NDArray[np.float32], sample_rate: int, rng: np.random.Generator
-    ) -> npt.NDArray[np.float32]:
+    def hear(self, sound: Float32s, sample_rate: int, rng: np.random.Generator) -> Float32s:
         """Simulate the channels, float32 (n, count), for audio, float32 (n,), from a random direction.
 
         Delays are relative to the centre of the array; samples shifted beyond the ends are cut off.
@@ -369,7 +366,7 @@ class NoisyRowMaker(RowMaker[NoisyPlan, NoisyBatch]):
                 own.of(batch.mixture)[:] = (clean + scale_noise(clean, noise, snr_db)).T
             own.of(batch.snr_db)[:] = snr_db
 
-    def _heard(self, reader: SoundReader, plan: SoundPlan, rng: np.random.Generator, stats: Stats) -> Floats:
+    def _heard(self, reader: SoundReader, plan: SoundPlan, rng: np.random.Generator, stats: Stats) -> Float32s:
         """Return the segment at all microphones, float32 (n, M), zero-mean and padded with zeros at the end.
 
         Raises:
@@ -386,11 +383,11 @@ class NoisyRowMaker(RowMaker[NoisyPlan, NoisyBatch]):
             whole[: len(sound)] = sound
             return whole if self.line is None else self._placed(whole[:, 0], rng)
 
-    def _placed(self, sound: Floats, rng: np.random.Generator) -> Floats:
+    def _placed(self, sound: Float32s, rng: np.random.Generator) -> Float32s:
         line = self.line or MicrophoneLine(count=self.clean.clip.n_channels, spacing_m=0.0)
         return line.hear(sound, self.clean.clip.sample_rate, rng)
 
-    def _drawn(self, rng: np.random.Generator) -> Floats:
+    def _drawn(self, rng: np.random.Generator) -> Float32s:
         """Generate Gaussian noise, float32 (n,), whose power falls with frequency as f ** -slope with a drawn slope."""
         n = self.clean.clip.n_samples
         spectrum = np.fft.rfft(rng.standard_normal(n))
@@ -398,7 +395,7 @@ class NoisyRowMaker(RowMaker[NoisyPlan, NoisyBatch]):
         return np.fft.irfft(spectrum, n=n).astype(np.float32)
 
 
-def scale_noise(clean: Floats, noise: Floats, snr_db: float) -> Floats:
+def scale_noise(clean: Float32s, noise: Float32s, snr_db: float) -> Float32s:
     """Scale noise, float32 (n, M), to the signal-to-noise ratio `snr_db` in decibels, over all channels."""
     ratio = np.square(clean, dtype=np.float64).sum() / np.square(noise, dtype=np.float64).sum()
     return noise * np.float32(np.sqrt(ratio / 10 ** (snr_db / 10)))

@@ -13,11 +13,11 @@ from importlib.util import find_spec
 from typing import Literal, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from maskstream.pipelines.masks import Mask, TokenGrid
+from maskstream.shards.arrays import Float32s
 from maskstream.shards.config import Config
 from maskstream.shards.limits import PositiveInt
 from maskstream.shards.media.fbank import Fbank
@@ -99,7 +99,7 @@ def _build_constants(mel: LogMel, device: torch.device) -> tuple[Tensor, Tensor]
 
 
 Feature = Literal["chroma", "cqt", "mfcc", "tempogram"]
-Floats: TypeAlias = npt.NDArray[np.float32]
+Floats: TypeAlias = Float32s
 
 _BINS: dict[Feature, int] = {"chroma": 12, "cqt": 84, "mfcc": 20, "tempogram": 384}
 C1_HZ = 32.703

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, Self
 
 import numpy as np
-import numpy.typing as npt
 
 from maskstream.pipelines.augment import Augmentation, CenterCrop, MultiScaleCrop
 from maskstream.pipelines.augment.diffusion import LinearNoise
@@ -43,6 +42,7 @@ from maskstream.pipelines.modalities.video.flow import CUES, make_flow_source
 from maskstream.pipelines.modalities.video.rows import ClipRowMaker
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.sampler import Finish, Unchanged
+from maskstream.shards.arrays import Bools, Float64s
 from maskstream.shards.config import NOT_IDENTITY
 from maskstream.shards.format.component import component_of
 from maskstream.shards.format.manifest import Manifest
@@ -217,11 +217,11 @@ class AudioVisualData(AudioVisualSettings, SplitConfig[AudioVisualPlan, AudioVis
             on_device=on_device,
         )
 
-    def short(self, manifest: Manifest) -> npt.NDArray[np.bool_]:
+    def short(self, manifest: Manifest) -> Bools:
         """Return which samples have a video that is too short for the clip, bool (N,)."""
         return short_videos(manifest, self.component or "", self.clip)
 
-    def fps(self, manifest: Manifest) -> npt.NDArray[np.float64]:
+    def fps(self, manifest: Manifest) -> Float64s:
         """Return the frames per second of each video, float64 (N,), 0 without one."""
         return manifest.component(self.component or "").facts["fps"].astype(np.float64)
 

@@ -11,7 +11,6 @@ from math import ceil, floor, prod
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
@@ -33,10 +32,10 @@ from maskstream.pipelines.modalities.rows import (
     Traits,
     list_late_masks,
 )
-from maskstream.pipelines.modalities.video.clip import Int64s
 from maskstream.pipelines.modalities.video.clip_plan import AroundClip, ClipPlan, join_flow
 from maskstream.pipelines.modalities.video.rows import ClipRowMaker
 from maskstream.pipelines.stream.stats import Stats
+from maskstream.shards.arrays import Float32s, Float64s, Int64s
 from maskstream.shards.config import Config
 from maskstream.shards.errors import DataError
 from maskstream.shards.limits import NaturalFloat, NaturalInt
@@ -64,7 +63,7 @@ class SpectrogramNoise(Config):
     most: NaturalFloat = 0.1
     roll: NaturalInt = 0
 
-    def add(self, spectrogram: npt.NDArray[np.float32], heard: int, deviation: float, rng: np.random.Generator) -> None:
+    def add(self, spectrogram: Float32s, heard: int, deviation: float, rng: np.random.Generator) -> None:
         """Change the first `heard` (valid) frames of a spectrogram, float32 (frames, bins), in place.
 
         `deviation` is the standard deviation of the dataset, in units of the spectrogram.
@@ -76,7 +75,7 @@ class SpectrogramNoise(Config):
             sound[:] = np.roll(sound, shift, axis=0)
 
 
-Noise = tuple[int, npt.NDArray[np.float32]]
+Noise = tuple[int, Float32s]
 """Time of the noise schedule, and noise for M targets, float32 (M, values per token)."""
 
 _LATEST_S = 1e9
@@ -247,7 +246,7 @@ class AudioVisualRowMaker(RowMaker[AudioVisualPlan, AudioVisualBatch]):
         first = legal[max(min(bisect_left(legal, first), bisect_right(legal, stop - span) - 1), 0)]
         return first, min(max(stop, first + span), video.n_frames)
 
-    def _segment(self, item: Item, pts_s: npt.NDArray[np.float64]) -> tuple[int, int]:
+    def _segment(self, item: Item, pts_s: Float64s) -> tuple[int, int]:
         """Return the audio segment [first, stop) around the middle of a clip, in samples at the stored rate.
 
         `pts_s` is float64 (T,), the times of the clip's frames in seconds.

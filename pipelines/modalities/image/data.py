@@ -20,6 +20,7 @@ from maskstream.pipelines.modalities.rows import BatchRows, Item, Items, Masked,
 from maskstream.pipelines.modalities.split import Options, Split, Splits
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.stats import Stats
+from maskstream.shards.arrays import UInt8s
 from maskstream.shards.config import NOT_IDENTITY
 from maskstream.shards.errors import DataError
 from maskstream.shards.format.component import component_of
@@ -31,7 +32,7 @@ from maskstream.shards.members.image import IMAGE
 from maskstream.shards.stores.base import Range
 
 from .batch import ImageBatch
-from .decode import PIXELS_VERSION, REDUCIBLE, UInt8s, decode_image, extend_to_grid, reduction, show
+from .decode import PIXELS_VERSION, REDUCIBLE, decode_image, extend_to_grid, reduction, show
 
 KERNELS = ("maskstream.pipelines.modalities.image.resize",)
 

@@ -14,13 +14,11 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from maskstream.pipelines.augment.crop import Crop
+from maskstream.shards.arrays import UInt8s
 from maskstream.shards.errors import DataError
 from maskstream.shards.media.image_header import VALUES, check_image, detect_image_form
-
-UInt8s = npt.NDArray[np.uint8]
 
 _FLAGS = {
     1: cv2.IMREAD_COLOR_RGB,

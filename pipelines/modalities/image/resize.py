@@ -7,14 +7,11 @@ for each doubling of the downscaling factor beyond 8.
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
+from maskstream.shards.arrays import Int16s, Int32s, Int64s, UInt8s
 from maskstream.shards.jit import kernel
 
-UInt8s = npt.NDArray[np.uint8]
-Int16s = npt.NDArray[np.int16]
-Int32s = npt.NDArray[np.int32]
-Taps = tuple[npt.NDArray[np.int64], Int16s]
+Taps = tuple[Int64s, Int16s]
 """For each of n outputs, the first input, int64 (n,), and the weights of the inputs from it on, int16 (n, k)."""
 
 UNIT = 1 << 14
@@ -40,9 +37,7 @@ def resize_crop(pixels: UInt8s, x: int, y: int, width: int, height: int, flip: b
 
 
 @kernel
-def mix_rows(
-    pixels: UInt8s, left: int, top: int, height: int, first: npt.NDArray[np.int64], weights: Int16s, mixed: Int16s
-) -> None:
+def mix_rows(pixels: UInt8s, left: int, top: int, height: int, first: Int64s, weights: Int16s, mixed: Int16s) -> None:
     """Write 64 times the weighted sums of rows [top, top + height) of pixels (H, 3 W), starting at the value `left`."""
     sums = np.empty(mixed.shape[1], np.int32)
     for row in range(len(mixed)):
@@ -53,7 +48,7 @@ def mix_rows(
 
 
 @kernel
-def mix_columns(mixed: Int16s, first: npt.NDArray[np.int64], weights: Int16s, out: UInt8s) -> None:
+def mix_columns(mixed: Int16s, first: Int64s, weights: Int16s, out: UInt8s) -> None:
     """Write the levels of weighted sums of the rows of `mixed`, which are 64 times levels."""
     sums = np.empty(out.shape[1], np.int32)
     for column in range(len(out)):

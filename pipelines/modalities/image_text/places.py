@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from maskstream.pipelines.augment.crop import Crop
 from maskstream.pipelines.stream.stats import Stats
+from maskstream.shards.arrays import Bools, Float32s
 from maskstream.shards.errors import DataError
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.media.npy import read_npy
@@ -35,12 +36,12 @@ class PlacesPlan:
 class Places:
     """Positions of a sample's n phrases in an image of width x height pixels."""
 
-    boxes: npt.NDArray[np.float32] | None
+    boxes: Float32s | None
     """float32 (n, 4): x0, y0, x1, y1 as fractions of the image."""
-    segments: npt.NDArray[np.bool_] | None
+    segments: Bools | None
     """bool (n, height, width)."""
 
-    def box(self, number: int, crop: Crop, width: int, height: int) -> npt.NDArray[np.float32] | None:
+    def box(self, number: int, crop: Crop, width: int, height: int) -> Float32s | None:
         """Return the box of a phrase as fractions of a crop, clipped to it; None without one.
 
         Raises:
@@ -51,16 +52,14 @@ class Places:
         _check(number, len(self.boxes), "boxes")
         return crop_box(self.boxes[number], crop, width, height)
 
-    def segment(self, number: int, crop: Crop, size: int) -> npt.NDArray[np.bool_] | None:
+    def segment(self, number: int, crop: Crop, size: int) -> Bools | None:
         """Return the pixels of a phrase's object in a crop resized to size x size, bool; None without them."""
         if self.segments is None:
             return None
         _check(number, len(self.segments), "segments")
         part = self.segments[number, crop.y : crop.y + crop.height, crop.x : crop.x + crop.width]
         way = cv2.INTER_AREA if min(part.shape) >= size else cv2.INTER_LINEAR
-        shown: npt.NDArray[np.bool_] = np.asarray(
-            cv2.resize(part.astype(np.uint8) * 255, (size, size), interpolation=way) >= 128
-        )
+        shown: Bools = np.asarray(cv2.resize(part.astype(np.uint8) * 255, (size, size), interpolation=way) >= 128)
         return shown[:, ::-1] if crop.flip else shown
 
 
@@ -110,7 +109,7 @@ class PlaceReader:
             return read_npy(data)
 
 
-def crop_box(box: npt.NDArray[np.float32], crop: Crop, width: int, height: int) -> npt.NDArray[np.float32]:
+def crop_box(box: Float32s, crop: Crop, width: int, height: int) -> Float32s:
     """Convert a box x0, y0, x1, y1, as fractions of an image of width x height pixels, to fractions of a crop, clipped
     to it.
     """
@@ -133,7 +132,7 @@ def _check_boxes(boxes: npt.NDArray[Any]) -> None:
         raise DataError("has an invalid box: it must have x0 < x1 and y0 < y1, as fractions of the image size")
 
 
-def _unpacked(segments: npt.NDArray[Any], width: int, height: int) -> npt.NDArray[np.bool_]:
+def _unpacked(segments: npt.NDArray[Any], width: int, height: int) -> Bools:
     if segments.dtype != np.uint8 or segments.ndim != 3 or segments.shape[1:] != (height, -(-width // 8)):
         raise DataError(
             f"contains {segments.dtype} {segments.shape}, not one bit per pixel of {width}x{height}, uint8 "

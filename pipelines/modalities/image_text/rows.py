@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from maskstream.pipelines.masks import Cues, Mask, TokenGrid
 from maskstream.pipelines.masks.core import read_only
@@ -14,6 +13,7 @@ from maskstream.pipelines.masks.text.words import SPECIAL as SPECIAL_WORD
 from maskstream.pipelines.modalities.image.data import ImageData, ImagePlan
 from maskstream.pipelines.modalities.rows import BatchRows, Item, Items, Masked, Memory, RowMaker, SampleRows, Traits
 from maskstream.pipelines.stream.stats import Stats
+from maskstream.shards.arrays import Float32s
 from maskstream.shards.errors import SampleError
 from maskstream.shards.stores.base import Range
 
@@ -167,7 +167,7 @@ class ImageTextRowMaker(RowMaker[ImageTextPlan, ImageTextBatch]):
         row = rows.starts[n] + view
         if part == "image":
             frames = read_only(batch.image.numpy()[row][None]) if "frames" in needs else None
-            box: npt.NDArray[np.float32] | None = batch.box.numpy()[row] if "box" in needs else None
+            box: Float32s | None = batch.box.numpy()[row] if "box" in needs else None
             if box is not None and np.isnan(box).any():
                 reason = f"{self.image_mask} needs a box, and the row has no phrase with one"
                 raise rows.items.manifest.sample_error(int(rows.items.wanted.indexes[n]), BOXES, reason)

@@ -8,11 +8,11 @@ their answers. A row that is too long is truncated.
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from maskstream.pipelines.modalities.rows import SampleRows
 from maskstream.pipelines.modalities.text.packing import find_token_range, read_token_dtype
 from maskstream.pipelines.stream.stats import Stats
+from maskstream.shards.arrays import Int64s
 from maskstream.shards.errors import DataError
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.tokenizer import TokenizerFacts
@@ -123,7 +123,7 @@ class RowReader:
                     ids[place], roles[place] = self.tokenizer.end, SPECIAL
                     place += 1
 
-    def _columns(self, sample: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    def _columns(self, sample: int) -> tuple[Int64s, Int64s]:
         """Return the role and number of tokens of each text of a sample."""
         self.manifest.member(sample, TEXTS)
         lists = self.manifest.components[TEXTS].lists
@@ -138,14 +138,14 @@ class RowReader:
                 )
         return roles, lengths
 
-    def _tokens(self, sample: int, data: bytes) -> npt.NDArray[np.int64]:
+    def _tokens(self, sample: int, data: bytes) -> Int64s:
         with self.manifest.reading(sample, TEXTS):
             ids = np.frombuffer(data, read_token_dtype(self.manifest, sample, TEXTS)).astype(np.int64)
             if ids.max() >= self.tokenizer.vocabulary:
                 raise DataError(f"has the id {ids.max()}, but its tokenizer has only {self.tokenizer.vocabulary} ids")
         return ids
 
-    def _words(self, sample: int, data: bytes) -> npt.NDArray[np.int64]:
+    def _words(self, sample: int, data: bytes) -> Int64s:
         with self.manifest.reading(sample, WORDS):
             words = np.frombuffer(data, read_token_dtype(self.manifest, sample, WORDS)).astype(np.int64)
             if (np.diff(words) & ~1).any():  # steps other than 0 or 1

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -14,10 +13,8 @@ from maskstream.pipelines.masks import MaskBatch, TokenGrid
 from maskstream.pipelines.masks.patterns.shapes import submesh
 from maskstream.pipelines.stream.batch import Batch
 from maskstream.pipelines.stream.kept import empty
+from maskstream.shards.arrays import Float32s, Int32s, Int64s
 from maskstream.shards.errors import ShardError
-
-Int64s = npt.NDArray[np.int64]
-Float32s = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,7 +36,7 @@ class Graph:
         return self.edges[:, : self.edges.shape[1] // 2]
 
 
-def build_graph(positions: Float32s, cells: npt.NDArray[np.int32], length: float = 1.0) -> Graph:
+def build_graph(positions: Float32s, cells: Int32s, length: float = 1.0) -> Graph:
     """Build the graph of cells over nodes.
 
     Args:
@@ -58,7 +55,7 @@ def build_graph(positions: Float32s, cells: npt.NDArray[np.int32], length: float
     return Graph(edges=edges, features=features)
 
 
-def compute_surface_normals(vertices: Float32s, faces: npt.NDArray[np.int32]) -> Float32s:
+def compute_surface_normals(vertices: Float32s, faces: Int32s) -> Float32s:
     """Compute the unit normals of a surface's vertices, float32 (V, 3), as area-weighted means of face normals.
 
     A vertex whose mean is 0 has the normal 0.
@@ -78,7 +75,7 @@ def compute_surface_normals(vertices: Float32s, faces: npt.NDArray[np.int32]) ->
     return compute_vertex_normals(np.ascontiguousarray(vertices, np.float32), faces)
 
 
-def _check_cells(cells: npt.NDArray[np.int32], positions: Float32s) -> npt.NDArray[np.int32]:
+def _check_cells(cells: Int32s, positions: Float32s) -> Int32s:
     """Prepare cells for a kernel without bounds checks: int32 (C, k) in C order.
 
     Raises:
@@ -144,19 +141,17 @@ class MeshBatch(Batch):
 class MeshView:
     """Fields of a MeshBatch for one view; nodes and edges are numbered from 0."""
 
-    positions: npt.NDArray[np.float32]
-    kinds: npt.NDArray[np.int64]
+    positions: Float32s
+    kinds: Int64s
     graph: Graph
-    state: npt.NDArray[np.float32]
-    next_state: npt.NDArray[np.float32] | None
-    counts: npt.NDArray[np.float32]
+    state: Float32s
+    next_state: Float32s | None
+    counts: Float32s
     mask: MaskBatch | None
     step: int
 
 
-def build_mesh_batch(
-    views: Sequence[MeshView], *, label: Sequence[int], key: list[str], change: npt.NDArray[np.float32]
-) -> MeshBatch:
+def build_mesh_batch(views: Sequence[MeshView], *, label: Sequence[int], key: list[str], change: Float32s) -> MeshBatch:
     """Combine views into a batch, with a label and a key per view; `change` is float32 (D,), as in `MeshBatch`.
 
     Raises:
@@ -218,7 +213,7 @@ def _mask(views: Sequence[MeshView], node_offset: Int64s, counts: Tensor) -> Mas
     )
 
 
-def _concatenate_rows(parts: Sequence[npt.NDArray[np.float32]] | Sequence[Int64s]) -> Tensor:
+def _concatenate_rows(parts: Sequence[Float32s] | Sequence[Int64s]) -> Tensor:
     whole = empty((sum(map(len, parts)), *parts[0].shape[1:]), parts[0].dtype)
     return torch.from_numpy(np.concatenate(parts, out=whole))
 

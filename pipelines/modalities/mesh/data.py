@@ -8,7 +8,6 @@ from math import inf
 from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
-import numpy.typing as npt
 
 from maskstream.pipelines.masks import Cues, Mask, MaskBatch, TokenGrid
 from maskstream.pipelines.modalities.data import SplitConfig, check_cues
@@ -17,6 +16,7 @@ from maskstream.pipelines.modalities.rows import BatchRows, Item, Items, Masked,
 from maskstream.pipelines.modalities.split import Options, Split, Splits
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.stats import Stats
+from maskstream.shards.arrays import Float32s, Int64s
 from maskstream.shards.config import Config
 from maskstream.shards.errors import DataError
 from maskstream.shards.format.component import component_of
@@ -47,15 +47,12 @@ class MeshNoise(Config):
     deviation: Annotated[float, Bounds(above=0, below=inf, note="(noise=None for no noise)")] = 0.04
     kinds: tuple[int, ...] = (0,)
 
-    def added(
-        self, fields: npt.NDArray[np.float32], kinds: npt.NDArray[np.int64], rng: np.random.Generator
-    ) -> npt.NDArray[np.float32]:
+    def added(self, fields: Float32s, kinds: Int64s, rng: np.random.Generator) -> Float32s:
         """Add noise to normalised fields, float32 (V, D); `kinds` is int64 (V,)."""
         noise = rng.standard_normal(fields.shape, dtype=np.float32) * np.float32(self.deviation)
         return np.where(np.isin(kinds, self.kinds)[:, None], fields + noise, fields)
 
 
-Float32s = npt.NDArray[np.float32]
 FREE = (0, 5)
 """Node types whose fields are not prescribed: normal and outflow."""
 
@@ -288,7 +285,7 @@ class MeshRowMaker(RowMaker[MeshPlan, MeshBatch]):
             return tuple((2 * view + 1) * pairs // (2 * item.views) for view in range(item.views))
         return tuple(int(rng.integers(pairs)) for rng in item.rngs("step"))
 
-    def _add_noise(self, item: Item, view: int, state: Float32s, kinds: npt.NDArray[np.int64]) -> Float32s:
+    def _add_noise(self, item: Item, view: int, state: Float32s, kinds: Int64s) -> Float32s:
         """Add noise to the fields of a view, float32 (V, D)."""
         return state if self.noise is None else self.noise.added(state, kinds, item.rng("noise", view))
 

@@ -1,8 +1,8 @@
 """Compiled loops over the cells of a mesh: edges, edge features and vertex normals."""
 
 import numpy as np
-import numpy.typing as npt
 
+from maskstream.shards.arrays import Float32s, Int32s, Int64s
 from maskstream.shards.jit import kernel
 
 _SMALL = 24
@@ -10,7 +10,7 @@ _SMALL = 24
 
 
 @kernel
-def list_neighbours(cells: npt.NDArray[np.int32], n_nodes: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
+def list_neighbours(cells: Int32s, n_nodes: int) -> tuple[Int64s, Int32s]:
     """List the edges of cells, int32 (C, k), each once, as compressed sparse rows.
 
     Returns:
@@ -58,9 +58,7 @@ def list_neighbours(cells: npt.NDArray[np.int32], n_nodes: int) -> tuple[npt.NDA
 
 
 @kernel
-def direct_both_ways(
-    starts: npt.NDArray[np.int64], found: npt.NDArray[np.int32], places: npt.NDArray[np.float32], scale: float
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+def direct_both_ways(starts: Int64s, found: Int32s, places: Float32s, scale: float) -> tuple[Int64s, Float32s]:
     """Return the directed edges, int64 (2, 2E), and their features, float32 (2E, d + 1), as in `Graph`.
 
     Args:
@@ -87,7 +85,7 @@ def direct_both_ways(
 
 
 @kernel
-def difference(vertices: npt.NDArray[np.float32], a: int, b: int) -> tuple[float, float, float]:
+def difference(vertices: Float32s, a: int, b: int) -> tuple[float, float, float]:
     """Return the vector from vertex a to vertex b, in float64."""
     return (
         np.float64(vertices[b, 0]) - vertices[a, 0],
@@ -97,7 +95,7 @@ def difference(vertices: npt.NDArray[np.float32], a: int, b: int) -> tuple[float
 
 
 @kernel
-def compute_vertex_normals(vertices: npt.NDArray[np.float32], faces: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
+def compute_vertex_normals(vertices: Float32s, faces: Int32s) -> Float32s:
     """Return the unit normals of the vertices, float32 (V, 3): area-weighted means of face normals, or 0."""
     sums = np.zeros((len(vertices), 3), dtype=np.float64)
     for f in range(len(faces)):

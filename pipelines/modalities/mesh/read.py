@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 
+from maskstream.shards.arrays import Float32s, Int32s, Int64s
 from maskstream.shards.config import Config
 from maskstream.shards.errors import DataError, ShardError
 from maskstream.shards.format.component import Numbers
@@ -15,8 +15,6 @@ from maskstream.shards.format.dataset import DATASET_JSON, read_description, sto
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.media.mesh_members import find_step_span, name_fields_component, read_mesh, read_steps
 from maskstream.shards.stores.base import Range
-
-Float32s = npt.NDArray[np.float32]
 
 _LEAST = 1e-6
 
@@ -103,9 +101,9 @@ _NODE_BYTES = 8
 class StoredMesh:
     """A mesh as stored: positions float32 (V, d), cells int32 (C, k), kinds (node types) int64 (V,)."""
 
-    positions: npt.NDArray[np.float32]
-    cells: npt.NDArray[np.int32]
-    kinds: npt.NDArray[np.int64]
+    positions: Float32s
+    cells: Int32s
+    kinds: Int64s
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -163,7 +161,7 @@ class MeshReader:
             of_nodes = kinds[0].astype(np.int64) if kinds else np.zeros(len(positions), dtype=np.int64)
             return StoredMesh(positions=positions, cells=cells, kinds=of_nodes)
 
-    def fields(self, index: int, first: int, count: int) -> npt.NDArray[np.float32]:
+    def fields(self, index: int, first: int, count: int) -> Float32s:
         """Read the steps [first, first + count) of sample `index`: float32 (count, V, D), not normalised.
 
         Raises:
@@ -173,7 +171,7 @@ class MeshReader:
             data = self.manifest.store.read(*self.find_step_range(index, first, count))
             return self._finite(index, first, data)
 
-    def pairs(self, index: int, steps: Sequence[int], places: Sequence[Range]) -> list[npt.NDArray[np.float32]]:
+    def pairs(self, index: int, steps: Sequence[int], places: Sequence[Range]) -> list[Float32s]:
         """Read some steps and the next one of each, float32 (2, V, D), from `places`; empty for a surface.
 
         Raises:
@@ -213,7 +211,7 @@ class MeshReader:
             raise DataError(f"has the shape {shape} in the manifest, not (steps, {n_nodes}, {channels})")
         return n_nodes, channels
 
-    def _finite(self, index: int, first: int, data: bytes) -> npt.NDArray[np.float32]:
+    def _finite(self, index: int, first: int, data: bytes) -> Float32s:
         """Parse the steps from `first` on in `data`, float32 (count, V, D).
 
         Raises:

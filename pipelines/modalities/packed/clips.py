@@ -5,9 +5,7 @@ from math import ceil, floor
 from typing import Any, ClassVar, Self
 
 import numpy as np
-import numpy.typing as npt
 
-from maskstream.pipelines.augment.native import Int64Array
 from maskstream.pipelines.augment.transform import FrameChanges
 from maskstream.pipelines.decode.cpu import PIXELS_VERSION, decode_frames, to_rgb
 from maskstream.pipelines.flow import SampleFlow
@@ -26,6 +24,7 @@ from maskstream.pipelines.modalities.video.energy import read_stored_energy
 from maskstream.pipelines.modalities.video.rows import ClipMotion, align_to_chroma_grid, flow_of
 from maskstream.pipelines.stream.order import GlobalBatch
 from maskstream.pipelines.stream.stats import Stats
+from maskstream.shards.arrays import Float64s, Int64s, UInt8s
 from maskstream.shards.media.gop_notes import ANCHOR_STRIDE, ANCHORED, GopNotes
 from maskstream.shards.media.limits import MAX_PIXELS
 from maskstream.shards.stores.base import Range
@@ -58,7 +57,7 @@ class ClipTokensPlan(AroundClip):
         t, h, w = self.shape
         return t * h * w
 
-    def fill(self, item: Item, out: npt.NDArray[np.uint8], stats: Stats) -> Cues:
+    def fill(self, item: Item, out: UInt8s, stats: Stats) -> Cues:
         """Write the tokens of the clip, uint8 (t * h * w, tubelet * p * p * 3).
 
         Raises:
@@ -211,7 +210,7 @@ class NativeClips(NativeSamples):
             pixels=width * height * self._decoded(steps * self.native.tubelet, fps) // _PER_PIXEL,
         )
 
-    def _decoded(self, frames: Int64Array, fps: npt.NDArray[np.float64]) -> Int64Array:
+    def _decoded(self, frames: Int64s, fps: Float64s) -> Int64s:
         """Estimate how many frames are decoded for clips of some frames, int64 (N,); in profiles with anchors, frames
         that no other refers to are skipped.
         """

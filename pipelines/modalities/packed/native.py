@@ -21,11 +21,12 @@ from maskstream.pipelines.masks import ByEnergy, Cues, Draw, Maps, Mask, TokenGr
 from maskstream.pipelines.masks.patterns.random import adjust_map
 from maskstream.pipelines.modalities.fields import FieldReader
 from maskstream.pipelines.modalities.rows import Item
-from maskstream.pipelines.stream.order import GlobalBatch, Int64Array
+from maskstream.pipelines.stream.order import GlobalBatch
 from maskstream.pipelines.stream.rng import Place, sample_numbers
 from maskstream.pipelines.stream.row_order import Room, RowSizes, divided
 from maskstream.pipelines.stream.shares import Schedule, find_schedules, list_points
 from maskstream.pipelines.stream.stats import Stats
+from maskstream.shards.arrays import Float64s, Int64s
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.stores.base import Range
 
@@ -38,11 +39,11 @@ Counts = tuple[int, int | None]
 class NativeDraws(NamedTuple):
     """Draws of N samples before rows are planned."""
 
-    shape: Int64Array
+    shape: Int64s
     """int64 (N, 3): tokens along t, h and w."""
-    crop: Int64Array
+    crop: Int64s
     """int64 (N, 2): width and height of the crops in source pixels; 0 for audio."""
-    pixels: Int64Array
+    pixels: Int64s
     """int64 (N,): decoding cost, in pixels of an image."""
 
 
@@ -84,7 +85,7 @@ class NativeSamples(ABC):
     mask: Mask | None
     fields: FieldReader
     seed: int
-    kept: Int64Array | None = None
+    kept: Int64s | None = None
     """int64 (n,): samples that are loaded; None for all."""
     seconds: Schedule | None = None
     """Maximum length of clips and audio over the run; None uses the clip's."""
@@ -137,11 +138,11 @@ class NativeSamples(ABC):
         """Convert a number to a sample of the manifest."""
         return number if self.kept is None else int(self.kept[number])
 
-    def indexes(self, numbers: Int64Array) -> Int64Array:
+    def indexes(self, numbers: Int64s) -> Int64s:
         """Convert numbers to samples of the manifest, int64 (N,)."""
         return numbers if self.kept is None else self.kept[numbers]
 
-    def uniform(self, samples: GlobalBatch, purpose: str) -> npt.NDArray[np.float64]:
+    def uniform(self, samples: GlobalBatch, purpose: str) -> Float64s:
         """Draw two numbers in [0, 1) per sample for one decision: float64 (N, 2)."""
         keys = self.manifest.keys(self.indexes(samples.indexes))
         return sample_numbers(self.seed, zip(samples.epochs.tolist(), keys, strict=True), 0, purpose)

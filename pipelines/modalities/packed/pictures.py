@@ -5,7 +5,6 @@ from functools import lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
 from maskstream.pipelines.augment.transform import FrameChanges
 from maskstream.pipelines.masks import Cues, TokenGrid
@@ -14,6 +13,7 @@ from maskstream.pipelines.modalities.image.decode import PIXELS_VERSION, show
 from maskstream.pipelines.modalities.rows import Item
 from maskstream.pipelines.stream.order import GlobalBatch
 from maskstream.pipelines.stream.stats import Stats
+from maskstream.shards.arrays import UInt8s
 from maskstream.shards.media.limits import MAX_PIXELS
 from maskstream.shards.stores.base import Range
 
@@ -39,7 +39,7 @@ class PicturePlan:
         """Number of tokens that are not padding: all of them."""
         return self.shape[1] * self.shape[2]
 
-    def fill(self, item: Item, out: npt.NDArray[np.uint8], stats: Stats) -> Cues:
+    def fill(self, item: Item, out: UInt8s, stats: Stats) -> Cues:
         """Write the tokens of the image, uint8 (h * w, tubelet * p * p * 3).
 
         Raises:

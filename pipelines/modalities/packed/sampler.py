@@ -19,6 +19,7 @@ from maskstream.pipelines.stream.row_order import RowSamples
 from maskstream.pipelines.stream.sampler import Wanted
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.pipelines.stream.weights import find_part
+from maskstream.shards.arrays import Bools, Float32s, Int64s, UInt8s
 from maskstream.shards.errors import MovedError, SampleError
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.stores.base import Announcement, Range, Together
@@ -26,8 +27,7 @@ from maskstream.shards.stores.base import Announcement, Range, Together
 from .batch import KINDS, SOUND, PackedBatch, PackedMask
 from .native import NativePlan, NativeSamples, Shape
 
-Int64s = npt.NDArray[np.int64]
-Room = tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]
+Room = tuple[UInt8s, Float32s]
 """Memory for the tokens of images and clips, and for the tokens of audio."""
 
 
@@ -342,7 +342,7 @@ class PackedSampler:
         )
 
 
-def _sums(counts: npt.NDArray[np.int64] | npt.NDArray[np.bool_]) -> Int64s:
+def _sums(counts: Int64s | Bools) -> Int64s:
     """Return the running sums of n counts, from 0: int64 (n + 1,)."""
     return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
 

@@ -4,7 +4,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from maskstream.pipelines.augment.transform import Transform, change_waveform
@@ -14,6 +13,7 @@ from maskstream.pipelines.modalities.audio.spectrogram import Spectrogram
 from maskstream.pipelines.modalities.rows import Item
 from maskstream.pipelines.stream.order import GlobalBatch
 from maskstream.pipelines.stream.stats import Stats
+from maskstream.shards.arrays import Float32s, Int64s
 from maskstream.shards.media.fbank import Fbank
 from maskstream.shards.media.limits import MAX_SAMPLE_RATE
 from maskstream.shards.stores.base import Range
@@ -41,7 +41,7 @@ class SoundTokensPlan:
         """Byte ranges of the segment."""
         return self.sound.ranges
 
-    def fill(self, item: Item, out: npt.NDArray[np.float32], stats: Stats) -> Cues:
+    def fill(self, item: Item, out: Float32s, stats: Stats) -> Cues:
         """Write the tokens of the audio, float32 (t * f, p * p).
 
         Raises:
@@ -170,14 +170,14 @@ class NativeSounds(NativeSamples):
             transform=self.transform,
         )
 
-    def _frames(self, n_samples: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    def _frames(self, n_samples: Int64s) -> Int64s:
         """Return the number of frames of waveforms."""
         features = self.spectrogram.features
         if isinstance(features, Fbank):
             return np.where(n_samples >= features.window, 1 + (n_samples - features.window) // features.shift, 0)
         return np.where(n_samples > 0, 1 + n_samples // features.shift, 0)
 
-    def _samples(self, frames: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    def _samples(self, frames: Int64s) -> Int64s:
         """Return the number of samples that waveforms of some frames have."""
         features = self.spectrogram.features
         behind = features.window if isinstance(features, Fbank) else 1

@@ -14,16 +14,14 @@ from pathlib import Path
 from typing import Literal, Self
 
 import numpy as np
-import numpy.typing as npt
 
+from maskstream.shards.arrays import Float32s, Float64s, Int64s
 from maskstream.shards.config import Config
 from maskstream.shards.errors import DataError, ShardError
 from maskstream.shards.format.data_errors import parsing
 from maskstream.shards.format.dataset import DATASET_JSON, read_dataset_json
 from maskstream.shards.limits import NaturalFloat, NaturalInt, PositiveFloat, PositiveInt, PositiveInterval
 from maskstream.shards.stores.base import Range, Store
-
-Float32s = npt.NDArray[np.float32]
 
 _FARTHEST = 1e18
 FACTS = ("n_points", "n_columns", "data_offset")
@@ -166,7 +164,7 @@ class PointPlan:
     """Number of columns of a stored row."""
     taken: tuple[int, ...] | None
     """Columns of the features; None for the first ones."""
-    order: npt.NDArray[np.int64] | None
+    order: Int64s | None
     """int64 (points,): points as indexes into the rows read; None for all rows in order."""
 
     @property
@@ -268,7 +266,7 @@ class PointAugment(Config):
         out[:, :3] = xyz.T
         return out
 
-    def _normalise_points(self, xyz: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    def _normalise_points(self, xyz: Float64s) -> Float64s:
         """Normalise points (3, N) in place."""
         if isinstance(self.normalise, PointStats):
             xyz -= np.array(self.normalise.mean)[:, None]
@@ -285,7 +283,7 @@ class PointAugment(Config):
         return xyz
 
 
-def rotation(axis: Axis, rng: np.random.Generator) -> npt.NDArray[np.float64]:
+def rotation(axis: Axis, rng: np.random.Generator) -> Float64s:
     """Draw a rotation matrix, float64 (3, 3): a uniform angle about one axis, or uniform over all rotations."""
     if axis == "any":
         a, b, c, d = (q := rng.standard_normal(4)) / np.linalg.norm(q)

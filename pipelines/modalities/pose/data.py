@@ -6,7 +6,6 @@ from math import hypot
 from typing import Annotated, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
-import numpy.typing as npt
 
 from maskstream.pipelines.masks import Mask, TokenGrid
 from maskstream.pipelines.modalities.data import RowConfig, check_cues
@@ -16,6 +15,7 @@ from maskstream.pipelines.modalities.rows import BatchRows, Item, Items, Masked,
 from maskstream.pipelines.modalities.split import Options, Split, Splits
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.stats import Stats
+from maskstream.shards.arrays import Float32s, Float64s, Int64s
 from maskstream.shards.config import Config
 from maskstream.shards.errors import DataError
 from maskstream.shards.format.component import Component, component_of
@@ -46,14 +46,11 @@ class PoseClip(Config):
     stride: PositiveInt = 2
     middle: Literal["random", "center"] = "random"
 
-    def numbers(self, n_frames: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    def numbers(self, n_frames: int, rng: np.random.Generator) -> Int64s:
         """Draw the clip's frame numbers, int64 (frames,), non-decreasing, in a sequence of `n_frames` frames."""
         middle = int(rng.integers(n_frames)) if self.middle == "random" else n_frames // 2
         offsets = (np.arange(self.frames, dtype=np.int64) - self.frames // 2) * self.stride
         return np.clip(middle + offsets, 0, n_frames - 1)
-
-
-Float32s = npt.NDArray[np.float32]
 
 
 Elevation = Annotated[float, Bounds(above=-90, below=90)]
@@ -111,7 +108,7 @@ class Cameras(Config):
         return seen((flat - np.tile(at, joints)).reshape(places.shape) @ axes.T, focal)
 
 
-def _build_view_axes(direction: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _build_view_axes(direction: Float64s) -> Float64s:
     """Return the axes (3, 3) of an upright camera that looks in a direction, not up or down: right,
     down and forwards.
     """
@@ -122,7 +119,7 @@ def _build_view_axes(direction: npt.NDArray[np.float64]) -> npt.NDArray[np.float
     return np.array([right, down, forwards])
 
 
-def seen(places: npt.NDArray[np.float64], focal: float) -> Seen:
+def seen(places: Float64s, focal: float) -> Seen:
     """Project joints (T, J, 3) in camera coordinates, all in front of the camera."""
     root = places[:, 0]
     pose_3d = np.empty(places.shape, np.float32)
@@ -134,7 +131,7 @@ def seen(places: npt.NDArray[np.float64], focal: float) -> Seen:
     return Seen(pose_3d=pose_3d, pose_2d=pose_2d, root=root.astype(np.float32), focal=focal)
 
 
-def mirrored(clip: Seen, mirror: npt.NDArray[np.int64]) -> Seen:
+def mirrored(clip: Seen, mirror: Int64s) -> Seen:
     """Swap left and right; `mirror` is the joint that each one becomes, (J,)."""
     pose_3d, pose_2d = (np.take(pose, mirror, axis=1) for pose in (clip.pose_3d, clip.pose_2d))
     root = clip.root.copy()
@@ -208,7 +205,7 @@ def pose_loader(location: Splits, options: PoseOptions) -> Loader[PoseBatch]:
 class PosePlan:
     """Frame numbers of a clip, int64 (T,), of `n_frames` at `fps` frames per second."""
 
-    numbers: npt.NDArray[np.int64]
+    numbers: Int64s
     n_frames: int
     fps: float
     ranges: tuple[Range]
@@ -253,7 +250,7 @@ class PoseData(PoseSettings, RowConfig[PosePlan, PoseBatch]):
         component = component_of(split.manifest.components, (POSES.name,), self.component).name
         return replace(self, flip=flip, component=component)
 
-    def fps(self, manifest: Manifest) -> npt.NDArray[np.float64]:
+    def fps(self, manifest: Manifest) -> Float64s:
         """Return the frames per second of each sequence, float64 (N,), 0 without one."""
         return manifest.component(self.component or "").facts["rate_hz"].astype(np.float64)
 

@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from maskstream.pipelines.masks.text.replace import TextMaskBatch
 from maskstream.pipelines.stream.batch import Batch, Movable
 from maskstream.pipelines.stream.kept import empty
+from maskstream.shards.arrays import Int32s, Int64s, UInt8s
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,7 +36,7 @@ class Unpadded(Movable):
         return rows.flatten(0, 1).index_select(0, self.index)
 
 
-def unpadded(tokens: npt.NDArray[np.int32], documents: npt.NDArray[np.int32]) -> tuple[Tensor, Unpadded]:
+def unpadded(tokens: Int32s, documents: Int32s) -> tuple[Tensor, Unpadded]:
     """Compute `lengths` of a `TextBatch` and the unpadded form of its rows from tokens and documents, int32 (B, L)."""
     from .kernels import count_tokens, unpad
 
@@ -99,12 +99,12 @@ N_CLASSES, NO_CLASS = 17, 255
 
 def build_text_batch(
     *,
-    tokens: npt.NDArray[np.int32],
-    documents: npt.NDArray[np.int32],
-    words: npt.NDArray[np.int32],
+    tokens: Int32s,
+    documents: Int32s,
+    words: Int32s,
     key: list[str],
-    label: npt.NDArray[np.int64] | None = None,
-    classes: npt.NDArray[np.uint8] | None = None,
+    label: Int64s | None = None,
+    classes: UInt8s | None = None,
     mask: TextMaskBatch | None = None,
 ) -> TextBatch:
     """Build a batch from rows in host memory and compute derived fields; arguments are fields of `TextBatch`."""

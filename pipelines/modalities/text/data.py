@@ -5,7 +5,6 @@ from dataclasses import dataclass, fields, replace
 from typing import Annotated, ClassVar, Literal, Self
 
 import numpy as np
-import numpy.typing as npt
 
 from maskstream.pipelines.masks import Mask, Replace, TokenGrid
 from maskstream.pipelines.masks.text.replace import OF_THE_SPLIT
@@ -13,6 +12,7 @@ from maskstream.pipelines.modalities.data import SplitConfig, check_cues
 from maskstream.pipelines.modalities.fields import Fields
 from maskstream.pipelines.modalities.split import Options, Split, Splits
 from maskstream.pipelines.stream.loader import Loader
+from maskstream.shards.arrays import Int64s
 from maskstream.shards.format.component import Component
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.tokenizer import TokenizerFacts, read_tokenizer, read_tokenizer_facts
@@ -152,7 +152,7 @@ class TextData(TextSettings, SplitConfig[TextPlan, TextBatch]):
         return packed(read_stored_lengths(tokens), manifest.shard_samples, self.length, extra)
 
 
-def read_stored_lengths(tokens: Component) -> npt.NDArray[np.int64]:
+def read_stored_lengths(tokens: Component) -> Int64s:
     """Return the number of tokens of each sample, int64 (N,); 0 without tokens, except for an erased sample.
 
     A number that contradicts the size of the member becomes 1, so that the sample has a row and is found unusable.

@@ -3,16 +3,12 @@
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from maskstream.pipelines.masks.text.words import PADDING, SPECIAL
+from maskstream.shards.arrays import Int32s, Int64s, UInt8s
 from maskstream.shards.jit import kernel
 
 from .packing import COUNT, RANGES, SAMPLE
-
-Int32s = npt.NDArray[np.int32]
-Int64s = npt.NDArray[np.int64]
-UInt8s = npt.NDArray[np.uint8]
 
 
 @kernel

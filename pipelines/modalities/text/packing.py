@@ -10,14 +10,12 @@ from bisect import bisect_left, insort
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from maskstream.shards.arrays import Int64s
 from maskstream.shards.errors import DataError
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.members.text import TOKEN_TYPES
 from maskstream.shards.stores.base import Range
-
-Int64s = npt.NDArray[np.int64]
 
 SAMPLE, COUNT, FILE, RANGES = range(4)
 """Columns of pieces (parts of documents): sample, number of tokens, number of the file, and from `RANGES` on, for each

@@ -16,6 +16,7 @@ from maskstream.pipelines.masks.text.replace import TextMaps
 from maskstream.pipelines.modalities.rows import BatchRows, Items, Masked, Memory, RowMaker, Traits
 from maskstream.pipelines.stream.rng import sample_keys, sample_rngs
 from maskstream.pipelines.stream.stats import Stats
+from maskstream.shards.arrays import Int32s, Int64s, UInt8s
 from maskstream.shards.errors import DataError, SampleError
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.tokenizer import TokenizerFacts
@@ -24,11 +25,8 @@ from maskstream.shards.stores.base import Range
 from maskstream.shards.stores.local import LocalStore
 
 from .batch import N_CLASSES, NO_CLASS, TextBatch, Unpadded, unpadded
-from .packing import COUNT, FILE, RANGES, SAMPLE, Int64s, Packing, find_token_range, read_token_dtype
+from .packing import COUNT, FILE, RANGES, SAMPLE, Packing, find_token_range, read_token_dtype
 from .token_scores import TokenScores
-
-Int32s = npt.NDArray[np.int32]
-UInt8s = npt.NDArray[np.uint8]
 
 TOKENS, WORDS, CLASSES = "tokens.npy", "words.npy", "classes.npy"
 KERNELS = ("maskstream.pipelines.modalities.text.kernels", "maskstream.shards.stores.checked_reads")

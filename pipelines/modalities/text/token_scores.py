@@ -8,15 +8,13 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 import xxhash
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from maskstream.shards.arrays import Float32s
 from maskstream.shards.config import NOT_IDENTITY, Config
 from maskstream.shards.stores.local_files import publish
-
-Float32s = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

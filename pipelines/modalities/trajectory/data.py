@@ -5,7 +5,6 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated, ClassVar, Self
 
 import numpy as np
-import numpy.typing as npt
 
 from maskstream.pipelines.augment import Augmentation, CenterCrop
 from maskstream.pipelines.augment.colour import ColourJitter
@@ -26,6 +25,7 @@ from maskstream.pipelines.modalities.video.clip import (
 )
 from maskstream.pipelines.modalities.video.rows import ClipRowMaker
 from maskstream.pipelines.stream.loader import Loader
+from maskstream.shards.arrays import Bools, Float64s
 from maskstream.shards.errors import ShardError
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.keywords import takes_fields
@@ -137,13 +137,13 @@ class TrajectoryData(TrajectorySettings, SplitConfig[TrajectoryPlan, TrajectoryB
             augment=self.augment or CenterCrop(flip=0.5 if split.shuffle else 0.0),
         )
 
-    def short(self, manifest: Manifest) -> npt.NDArray[np.bool_]:
+    def short(self, manifest: Manifest) -> Bools:
         """Return which trajectories are too short for a clip and its waypoint, bool (N,)."""
         fps = manifest.component(VIDEO).facts["fps"]
         ahead = np.maximum(np.rint(self.ahead_s * fps), 1).astype(np.int64)
         return short_videos(manifest, VIDEO, self.clip, ahead)
 
-    def fps(self, manifest: Manifest) -> npt.NDArray[np.float64]:
+    def fps(self, manifest: Manifest) -> Float64s:
         """Return the frames per second of each trajectory, float64 (N,), 0 without one."""
         return manifest.component(VIDEO).facts["fps"].astype(np.float64)
 

@@ -3,19 +3,18 @@
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from maskstream.pipelines.augment.crop import Crop
 from maskstream.pipelines.decode.cpu import decode_frames
 from maskstream.pipelines.masks import Cues
 from maskstream.pipelines.masks.core import read_only
 from maskstream.pipelines.modalities.rows import BatchRows, Item, Items, Masked, Memory, RowMaker, SampleRows, Traits
-from maskstream.pipelines.modalities.video.clip import Int64s
 from maskstream.pipelines.modalities.video.clip_plan import AroundClip, ClipPlan
 from maskstream.pipelines.modalities.video.rows import ClipRowMaker
 from maskstream.pipelines.stream.stats import Stats
+from maskstream.shards.arrays import Float32s, Float64s, Int64s, UInt16s
 from maskstream.shards.errors import DataError
-from maskstream.shards.media.camera_pose import POSE, WAYPOINT, Floats, mirrored, seen_from, waypoint
+from maskstream.shards.media.camera_pose import POSE, WAYPOINT, mirrored, seen_from, waypoint
 from maskstream.shards.media.depth import read_depth
 from maskstream.shards.media.video_index import VideoIndex
 from maskstream.shards.members.arrays import LENS, check_lens, check_path_poses
@@ -35,7 +34,7 @@ class DepthPlan:
     """Depth frames that a clip needs, each a GOP: their numbers, int64 (n,), ascending, and their byte ranges."""
 
     video: VideoIndex
-    numbers: npt.NDArray[np.int64]
+    numbers: Int64s
     frames: tuple[Range, ...]
     header: Range | None
     """Byte range of the header if the manifest does not have it."""
@@ -53,7 +52,7 @@ class TrajectoryPlan(AroundClip):
     clip: ClipPlan
     depth: DepthPlan | None
     camera: Range
-    lens: Floats
+    lens: Float64s
 
     @property
     def ranges(self) -> tuple[Range, ...]:
@@ -167,7 +166,7 @@ class TrajectoryRowMaker(RowMaker[TrajectoryPlan, TrajectoryBatch]):
         starts = video.first_frame[video.first_frame < left]
         return self.clips.clip.numbers(left, item.rng("clip"), starts, fps=video.fps)
 
-    def _place_camera(self, item: Item, clip: ClipPlan) -> tuple[Range, Floats]:
+    def _place_camera(self, item: Item, clip: ClipPlan) -> tuple[Range, Float64s]:
         """Locate the poses from the clip's first frame to its waypoint, and return them with the lens."""
         manifest, index = item.manifest, item.index
         member = manifest.member(index, CAMERA)
@@ -207,7 +206,7 @@ class TrajectoryRowMaker(RowMaker[TrajectoryPlan, TrajectoryBatch]):
             header=Range(shard, base, video.header_size) if video.header is None else None,
         )
 
-    def _decoded(self, item: Item, plan: DepthPlan, stats: Stats) -> list[npt.NDArray[np.uint16]]:
+    def _decoded(self, item: Item, plan: DepthPlan, stats: Stats) -> list[UInt16s]:
         """Decode the requested depth frames, uint16 (H, W) each, in millimetres."""
         video = plan.video
         with item.manifest.reading(item.index, DEPTH):
@@ -221,7 +220,7 @@ class TrajectoryRowMaker(RowMaker[TrajectoryPlan, TrajectoryBatch]):
             return [read_depth(frame) for frame in decoded.frames]
 
     def _place(
-        self, plan: TrajectoryPlan, path: Floats, crop: Crop, batch: TrajectoryBatch, own: SampleRows, view: int
+        self, plan: TrajectoryPlan, path: Float64s, crop: Crop, batch: TrajectoryBatch, own: SampleRows, view: int
     ) -> None:
         """Write the poses, waypoint and lens of a view."""
         at = plan.numbers - plan.numbers[0]
@@ -233,11 +232,11 @@ class TrajectoryRowMaker(RowMaker[TrajectoryPlan, TrajectoryBatch]):
 
 
 def nearest(
-    frames: list[npt.NDArray[np.uint16]],
+    frames: list[UInt16s],
     crop: Crop,
     source: tuple[int, int],
-    out: npt.NDArray[np.float32],
-    places: npt.NDArray[np.int64],
+    out: Float32s,
+    places: Int64s,
 ) -> None:
     """Write depth in metres to `out`, float32 (T, size, size), by nearest-neighbour sampling at pixel centres.
 
@@ -258,7 +257,7 @@ def nearest(
         np.divide(frames[place][np.ix_(rows, columns)], _MM_IN_M, out=to)
 
 
-def crop_lens(lens: Floats, crop: Crop, size: int) -> Floats:
+def crop_lens(lens: Float64s, crop: Crop, size: int) -> Float64s:
     """Convert a lens (fx, fy, cx, cy) from pixels of a frame to pixels of a crop resized to `size` x `size`."""
     across, down = size / crop.width, size / crop.height
     centre = (lens[2] - crop.x) * across

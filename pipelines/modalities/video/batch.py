@@ -9,10 +9,9 @@ from threading import Lock
 from typing import TYPE_CHECKING, Literal, NamedTuple, Self
 
 import numpy as np
-import numpy.typing as npt
 
 from maskstream.pipelines.augment.crop import Crop
-from maskstream.pipelines.decode.cpu import HALF_CHROMA, CropPlanes, UInt8Array, allocate_planes, compute_colour_numbers
+from maskstream.pipelines.decode.cpu import HALF_CHROMA, CropPlanes, allocate_planes, compute_colour_numbers
 from maskstream.pipelines.flow.base import Flow
 from maskstream.pipelines.masks import Draw, MaskBatch
 from maskstream.pipelines.masks.core import Maps
@@ -20,6 +19,7 @@ from maskstream.pipelines.stream.batch import Batch, Movable
 from maskstream.pipelines.stream.kept import empty
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.pipelines.stream.tensors import torch, wrap_tensor
+from maskstream.shards.arrays import Int64s, UInt8s
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -67,7 +67,7 @@ class PlaneBatch(Movable):
         colours = wrap_tensor(np.empty((rows, 6), np.int32))
         return cls(luma=wrap_tensor(luma), chroma=wrap_tensor(chroma), clips=(), colours=colours)
 
-    def room(self, row: int, crop: Crop) -> tuple[UInt8Array, UInt8Array]:
+    def room(self, row: int, crop: Crop) -> tuple[UInt8s, UInt8s]:
         """Return the memory for a clip's luma (T, h, w) and chroma (T, 2, ceil(h / 2), ceil(w / 2)).
 
         A replacement sample may have a larger crop than was allocated; separate memory is then used for it.
@@ -91,7 +91,7 @@ class PlaneBatch(Movable):
         return _build_planes_batch(*_join_planes(clips), clips)
 
 
-def _build_planes_batch(luma: UInt8Array, chroma: UInt8Array, clips: Sequence[CropPlanes]) -> PlaneBatch:
+def _build_planes_batch(luma: UInt8s, chroma: UInt8s, clips: Sequence[CropPlanes]) -> PlaneBatch:
     """Build a batch from padded planes and the clips in them."""
     colours = np.stack([compute_colour_numbers(clip.standard, clip.full_range) for clip in clips])
     return PlaneBatch(
@@ -102,7 +102,7 @@ def _build_planes_batch(luma: UInt8Array, chroma: UInt8Array, clips: Sequence[Cr
     )
 
 
-def _join_planes(clips: Sequence[CropPlanes]) -> tuple[UInt8Array, UInt8Array]:
+def _join_planes(clips: Sequence[CropPlanes]) -> tuple[UInt8s, UInt8s]:
     """Copy clips into luma (B, T, H, W) and chroma (B, T, 2, ceil(H / 2), ceil(W / 2))."""
     frames = len(clips[0].luma)
     height, width = (max(clip.luma.shape[axis] for clip in clips) for axis in (1, 2))
@@ -209,7 +209,7 @@ TOKEN_OUTPUTS = ("tokens", "tokens+targets")
 """Outputs with tokens only: the visible ones, or also the ones to reconstruct."""
 
 
-def list_chosen_tokens(maps: Maps, output: str) -> npt.NDArray[np.int64]:
+def list_chosen_tokens(maps: Maps, output: str) -> Int64s:
     """Return the sorted numbers of the tokens of a view to output, int64 (K,)."""
     made = ~maps.hidden
     if output == TOKEN_OUTPUTS[1]:
@@ -220,8 +220,8 @@ def list_chosen_tokens(maps: Maps, output: str) -> npt.NDArray[np.int64]:
 class ViewTokens(NamedTuple):
     """Tokens of a view: their numbers, int64 (K,), and pixels, uint8 (K, tubelet, p, p, 3)."""
 
-    numbers: npt.NDArray[np.int64]
-    pixels: UInt8Array
+    numbers: Int64s
+    pixels: UInt8s
 
 
 class TokenRoom:
@@ -235,13 +235,13 @@ class TokenRoom:
         self._rows, self._shape = rows, shape
         self._lock, self._whole = Lock(), np.empty((0, 0, *shape), np.uint8)
 
-    def of(self, row: int, count: int) -> UInt8Array:
+    def of(self, row: int, count: int) -> UInt8s:
         """Return memory for the tokens of a row, uint8 (count, tubelet, p, p, 3)."""
         with self._lock:
             if not len(self._whole):
                 self._whole = empty((self._rows, count, *self._shape), np.uint8)
         if self._whole.shape[1] == count:
-            own: UInt8Array = self._whole[row]
+            own: UInt8s = self._whole[row]
             return own
         return np.empty((count, *self._shape), np.uint8)
 

@@ -12,17 +12,16 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from maskstream.pipelines.masks import Cues
 from maskstream.pipelines.modalities.rows import BatchRows, Item, Items, Masked, Memory, RowMaker, Traits
 from maskstream.pipelines.stream.sampler import Finish
 from maskstream.pipelines.stream.stats import Stats
+from maskstream.shards.arrays import Bools, Float64s, Int64s
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.media.video_index import VideoIndex
 
 from .batch import VideoBatch
-from .clip import Bools, Int64s
 from .clip_plan import ClipPlan
 from .rows import ClipRowMaker
 
@@ -34,8 +33,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _MASK_OF = "mask of "
-
-Float64s = npt.NDArray[np.float64]
 
 
 def rates(manifest: Manifest, component: str, samples: slice = slice(None)) -> tuple[Int64s, Float64s]:

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
-import numpy.typing as npt
 
+from maskstream.shards.arrays import Bools, Float64s, Int64s
 from maskstream.shards.config import Config
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.limits import PositiveFloat, PositiveInt, PositiveInterval
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-Int64s = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
 
 CHANGING = ("clip.frames", "clip.size", "clip.stride", "clip.fps", "clip.seconds")
 """Clip settings that may change over a run."""
@@ -103,11 +101,11 @@ class VideoClip(Config):
             return 1 / (self.fps or 1)
         return self.stride / fps if self.seconds is None else self.seconds / self.frames
 
-    def offsets(self, fps: float) -> npt.NDArray[np.int64]:
+    def offsets(self, fps: float) -> Int64s:
         """Return frame numbers relative to the first frame, int64 (frames,), in a video with `fps`
         frames per second.
         """
-        steps: npt.NDArray[np.int64] = np.arange(self.frames, dtype=np.int64)
+        steps: Int64s = np.arange(self.frames, dtype=np.int64)
         if not self.is_timed:
             steps *= self.stride
             return steps
@@ -124,7 +122,7 @@ class VideoClip(Config):
         """Return the number of video frames from the clip's first to its last frame, inclusive."""
         return int(self.offsets(fps)[-1]) + 1 if self.is_timed else (self.frames - 1) * self.stride + 1
 
-    def most_frames(self, n_frames: Int64s, fps: npt.NDArray[np.float64]) -> Int64s:
+    def most_frames(self, n_frames: Int64s, fps: Float64s) -> Int64s:
         """Return how many frames with this spacing fit into videos, int64 (N,).
 
         `n_frames` and `fps` are the videos' frame counts and frames per second, both (N,) and above 0.
@@ -141,7 +139,7 @@ class VideoClip(Config):
         """Return the unit of offsets, and the spacing in frames of the video."""
         return self.unit(fps), self.step_s(fps) * fps
 
-    def too_long(self, n_frames: Int64s, fps: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    def too_long(self, n_frames: Int64s, fps: Float64s) -> Bools:
         """Return for which videos the clip needs more frames than they have: bool (N,); both arguments are (N,)."""
         rates, rate = np.unique(fps, return_inverse=True) if self.is_timed else (np.ones(1), np.zeros(len(fps), int))
         spans = np.array([self.span(one) if one > 0 else 0 for one in rates.tolist()], np.int64)

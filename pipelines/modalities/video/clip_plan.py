@@ -10,11 +10,12 @@ import numpy as np
 from av.video.frame import VideoFrame
 
 from maskstream.pipelines.augment.crop import Crop
-from maskstream.pipelines.decode.cpu import CropPlanes, UInt8Array, select_pts
+from maskstream.pipelines.decode.cpu import CropPlanes, select_pts
 from maskstream.pipelines.flow import ClipFlow, stack_flow
 from maskstream.pipelines.flow.base import Flow
 from maskstream.pipelines.masks import Draw
 from maskstream.pipelines.modalities.rows import Item
+from maskstream.shards.arrays import Int64s, UInt8s
 from maskstream.shards.errors import DataError
 from maskstream.shards.media.gop_notes import GopNotes, gop_notes
 from maskstream.shards.media.mp4 import Mp4Error, Packets, read_fragments, read_header
@@ -23,7 +24,6 @@ from maskstream.shards.members.video import find_gop_table_problems
 from maskstream.shards.stores.base import Range, Store
 
 from .batch import TokenRoom, ViewTokens
-from .clip import Int64s
 
 FLOW_CUES = frozenset({"flow", "cuts"})
 """Mask inputs derived from flow."""
@@ -35,7 +35,7 @@ class ForTokens(NamedTuple):
     """
 
     frames: list[VideoFrame]
-    clips: UInt8Array | None
+    clips: UInt8s | None
     room: TokenRoom
     row: int
 

@@ -9,7 +9,6 @@ DALI 2.4), and a second batch could overwrite them.
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import nvidia.dali
 import nvidia.dali.fn
 import nvidia.dali.plugin.pytorch
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from maskstream.pipelines.augment.crop import Crop
 from maskstream.pipelines.decode.cpu import build_rgb_matrix
+from maskstream.shards.arrays import Float32s
 
 from .packing import LOOK, EncodedClip
 
@@ -74,7 +74,7 @@ def clip_graph(
     return pipeline
 
 
-def region(crop: Crop, size: int) -> npt.NDArray[np.float32]:
+def region(crop: Crop, size: int) -> Float32s:
     """Return top, left, bottom, right of the crop (left and right swapped for a flip), and height, width of the first
     resize.
     """
@@ -85,12 +85,12 @@ def region(crop: Crop, size: int) -> npt.NDArray[np.float32]:
     return np.array([crop.y, left, crop.y + crop.height, right, *near], dtype=np.float32)
 
 
-def look_region(shown: tuple[int, int]) -> npt.NDArray[np.float32]:
+def look_region(shown: tuple[int, int]) -> Float32s:
     """Return the region of the whole frame, resized to LOOK x LOOK pixels; see `region`."""
     return np.array([0, 0, shown[1], shown[0], LOOK, LOOK], dtype=np.float32)
 
 
-def build_colour_matrix(standard: str, full_range: bool) -> npt.NDArray[np.float32]:
+def build_colour_matrix(standard: str, full_range: bool) -> Float32s:
     """Return the correction from RGB converted as BT.601 to RGB of `standard`, float32 (3, 4): a matrix and a shift.
 
     DALI always converts as BT.601, with the video's range.

@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, Self
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from maskstream.pipelines.augment import Augmentation, CenterCrop, MultiScaleCrop
@@ -25,6 +23,7 @@ from maskstream.pipelines.modalities.rows import RowMaker
 from maskstream.pipelines.modalities.split import Options, Split, Splits
 from maskstream.pipelines.stream.loader import Loader
 from maskstream.pipelines.stream.sampler import BatchSource, Composed, Finish, Unchanged
+from maskstream.shards.arrays import Bools, Float64s
 from maskstream.shards.config import NOT_IDENTITY
 from maskstream.shards.format.component import component_of
 from maskstream.shards.format.manifest import Manifest
@@ -256,7 +255,7 @@ class VideoData(VideoSettings, SplitConfig[ClipPlan, VideoBatch]):
         drawn_later = isinstance(flow, BatchFlow) and needs & FLOW_CUES
         return str(self.mask) if "frames" in needs and not drawn_later else ""
 
-    def short(self, manifest: Manifest) -> npt.NDArray[np.bool_]:
+    def short(self, manifest: Manifest) -> Bools:
         """Return which samples have a video that is too short for the clip, bool (N,)."""
         first, *others = self.cameras
         if not others:
@@ -264,7 +263,7 @@ class VideoData(VideoSettings, SplitConfig[ClipPlan, VideoBatch]):
         missed = rates(manifest, first)[0] - find_frames_of_all(manifest, self.cameras)
         return short_videos(manifest, first, self.clip, missed) & ~lacking(manifest, self.cameras)
 
-    def fps(self, manifest: Manifest) -> npt.NDArray[np.float64]:
+    def fps(self, manifest: Manifest) -> Float64s:
         """Return the frames per second of each video, float64 (N,), 0 without one."""
         return rates(manifest, self.cameras[0])[1]
 

@@ -8,17 +8,15 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from maskstream.pipelines.augment.crop import Crop
 from maskstream.pipelines.masks import Mask
+from maskstream.shards.arrays import Int64s
 from maskstream.shards.errors import DataError
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.media.gop_notes import ANCHOR_STRIDE, ANCHORED, CELL, GopNotes, energies_of_codes
 
 from .clip import VideoClip, start_multiple
-
-Int64s = npt.NDArray[np.int64]
 
 _ENERGIES = energies_of_codes()
 

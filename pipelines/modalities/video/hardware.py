@@ -18,7 +18,6 @@ from threading import Thread
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -27,6 +26,7 @@ from maskstream.pipelines.modalities.row_sampler import RowSampler
 from maskstream.pipelines.stream.sampler import BadRowsError
 from maskstream.pipelines.stream.stats import Stats
 from maskstream.pipelines.stream.topology import compute_alone, cores_of_rank
+from maskstream.shards.arrays import Bools
 from maskstream.shards.errors import SampleError
 
 from .batch import PlaneBatch, VideoBatch
@@ -236,9 +236,6 @@ class HardwareFinish:
     def _group_by_sample(self, video: Tensor) -> Tensor:
         """Reshape views to (rows, views, T, size, size, 3)."""
         return video.reshape(-1, self._sampler.views, *video.shape[1:])
-
-
-Bools = npt.NDArray[np.bool_]
 
 
 def _find_doubtful(looks: Tensor, clips: Sequence[EncodedClip], most: float) -> tuple[Bools, Bools]:

@@ -37,10 +37,11 @@ from maskstream.pipelines.flow.source import SampleFlow
 from maskstream.pipelines.modalities.rows import BatchRows, Items, Masked, Memory, RowMaker, Traits
 from maskstream.pipelines.stream.sampler import Wanted
 from maskstream.pipelines.stream.stats import Stats
+from maskstream.shards.arrays import Bools, Float64s, Int32s, Int64s, UInt8s
 from maskstream.shards.errors import DataError
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.media.h264_sps import UnknownSpsError, remove_header_cropping
-from maskstream.shards.media.mp4 import Int64Array, Packets, boxes, read_header
+from maskstream.shards.media.mp4 import Packets, boxes, read_header
 from maskstream.shards.stores.base import Range
 
 from .batch import PlaneBatch, VideoBatch
@@ -57,21 +58,21 @@ STILL_BYTES, STILL_BITS = 24, 0.75
 class EncodedClip:
     """The packets that a clip needs, as a separate MP4."""
 
-    mp4: npt.NDArray[np.uint8]
+    mp4: UInt8s
     """uint8 (bytes,)."""
-    frames: npt.NDArray[np.int32]
+    frames: Int32s
     """int32 (F,): distinct frames of the clip by number in this MP4, increasing from 0, including the keyframe at its
     start.
     """
-    order: npt.NDArray[np.int32]
+    order: Int32s
     """int32 (T,): index into `frames` of each frame of the clip."""
-    look: npt.NDArray[np.uint8]
+    look: UInt8s
     """uint8 (LOOK, LOOK): luma of the keyframe, see `look_of`."""
-    moves: npt.NDArray[np.bool_]
+    moves: Bools
     """bool (T,): True if the packets from the keyframe to the first frame, and from each frame to the next, are too
     large for a frozen frame.
     """
-    pts_s: npt.NDArray[np.float64]
+    pts_s: Float64s
     """float64 (T,): seconds from the start of the original video."""
     shown: tuple[int, int]
     """Width and height of the video."""
@@ -92,7 +93,7 @@ class Refusal:
 
 def pack_clip(
     data: ClipBytes,
-    numbers: Int64Array,
+    numbers: Int64s,
     size: tuple[int, int],
     device: str,
 ) -> EncodedClip | Refusal:
@@ -149,20 +150,20 @@ def pack_clip(
     )
 
 
-def look_of(frame: VideoFrame) -> npt.NDArray[np.uint8]:
+def look_of(frame: VideoFrame) -> UInt8s:
     """Sample the luma of a 4:2:0 frame at the centres of LOOK x LOOK cells, uint8 (LOOK, LOOK)."""
     whole = Crop(x=0, y=0, width=frame.width, height=frame.height)
-    picked: npt.NDArray[np.uint8] = cut_planes(frame, whole)[0][look_places((frame.width, frame.height))]
+    picked: UInt8s = cut_planes(frame, whole)[0][look_places((frame.width, frame.height))]
     return picked
 
 
-def look_places(shown: tuple[int, int]) -> tuple[Int64Array, Int64Array]:
+def look_places(shown: tuple[int, int]) -> tuple[Int64s, Int64s]:
     """Return the rows, int64 (LOOK, 1), and columns (LOOK,) of a thumbnail's pixels."""
     columns, rows = (((np.arange(LOOK) + 0.5) * side / LOOK).astype(np.int64) for side in shown)
     return rows[:, None], columns
 
 
-def packed(header: bytes, fragments: bytes, packets: Packets, kept: Int64Array) -> bytes:
+def packed(header: bytes, fragments: bytes, packets: Packets, kept: Int64s) -> bytes:
     """Build an MP4 of the packets `kept` with a packet table (ISO 14496-12, 8.6 and 8.7), one frame per tick.
 
     `header` is the `ftyp moov` of a fragmented MP4, as `read_header` parsed it.
@@ -247,7 +248,7 @@ class PackedPlan(AroundClip):
     """Identity of the sample."""
     packed: EncodedClip | Refusal | None = None
     """The clip, once packed or refused."""
-    pixels: npt.NDArray[np.uint8] | None = None
+    pixels: UInt8s | None = None
     """Pixels of a refused clip, uint8 (views, T, size, size, 3); empty if it was decoded to planes."""
 
     @property

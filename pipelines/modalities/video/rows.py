@@ -9,7 +9,6 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from av.video.frame import VideoFrame
 
 from maskstream.pipelines.augment import Augmentation
@@ -19,7 +18,6 @@ from maskstream.pipelines.decode.cpu import (
     PIXELS_VERSION,
     CodedFrames,
     DecodedFrames,
-    UInt8Array,
     crop_planes,
     decode_coded,
     find_coded,
@@ -46,12 +44,13 @@ from maskstream.pipelines.modalities.rows import (
 )
 from maskstream.pipelines.stream.kept import empty
 from maskstream.pipelines.stream.stats import Stats
+from maskstream.shards.arrays import Int64s, UInt8s
 from maskstream.shards.media.gop_notes import GopNotes
 from maskstream.shards.media.video_index import VideoIndex
 from maskstream.shards.stores.base import Range
 
 from .batch import TOKEN_OUTPUTS, Output, PlaneBatch, TokenRoom, VideoBatch, ViewTokens, list_chosen_tokens
-from .clip import Int64s, VideoClip
+from .clip import VideoClip
 from .clip_plan import FLOW_CUES, ClipBytes, ClipPlan, ForTokens, clip_ranges, find_indexed_video, join_flow, read_clip
 from .energy import read_stored_energy
 
@@ -71,7 +70,7 @@ class ClipMotion(NamedTuple):
     """
 
     plan: ClipPlan
-    views: UInt8Array
+    views: UInt8s
     vectors: Mapping[int, Motion]
     starts: Mapping[int, bool]
 
@@ -353,7 +352,7 @@ class ClipRowMaker(RowMaker[ClipPlan, VideoBatch]):
     def _rng(self, item: Draws, view: int, name: str) -> np.random.Generator:
         return item.rng(self._name_purpose(name), view)
 
-    def _to_rgb(self, item: Draws, plan: ClipPlan, frames: list[VideoFrame], views: npt.NDArray[np.uint8]) -> None:
+    def _to_rgb(self, item: Draws, plan: ClipPlan, frames: list[VideoFrame], views: UInt8s) -> None:
         """Write a sample's views, uint8 (views, T, size, size, 3)."""
         for view, (crop, to) in enumerate(zip(plan.crops, views, strict=True)):
             to_rgb(frames, crop, (self.clip.size, self.clip.size), to)
@@ -380,7 +379,7 @@ def flow_of(flow: SampleFlow, clips: Sequence[ClipMotion]) -> list[ClipFlow]:
     ]
 
 
-def split_into_tokens(clip: UInt8Array, grid: TokenGrid) -> UInt8Array:
+def split_into_tokens(clip: UInt8s, grid: TokenGrid) -> UInt8s:
     """Rearrange a view, uint8 (T, H, W, 3), into tokens, (t, h, w, tubelet, p, p, 3)."""
     (t, h, w), (tubelet, p, q) = grid.shape, grid.patch
     return clip.reshape(t, tubelet, h, p, w, q, 3).transpose(0, 2, 4, 1, 3, 5, 6)

@@ -5,10 +5,10 @@ from typing import ClassVar
 
 import av
 import numpy as np
-import numpy.typing as npt
 
 from maskstream.preprocess.encode.encoder import Encoded, made_of
 from maskstream.preprocess.source import RejectError, Source
+from maskstream.shards.arrays import Int32s
 from maskstream.shards.config import Config
 from maskstream.shards.media.flac import join_flac_stream
 from maskstream.shards.members.sound import sound_member
@@ -147,7 +147,7 @@ def _convert_to_decibels(rms: float) -> float:
     return float(20 * np.log10(max(rms, 1e-10)))
 
 
-def _measure_silence(samples: npt.NDArray[np.int32], scale: float, rate: int) -> float:
+def _measure_silence(samples: Int32s, scale: float, rate: int) -> float:
     """Return the fraction of blocks of BLOCK_S in which the root mean square of all channels is below SILENT_DB."""
     length = max(1, round(BLOCK_S * rate))
     blocks = samples[: max(len(samples) // length, 1) * length].astype(np.float32)
@@ -156,7 +156,7 @@ def _measure_silence(samples: npt.NDArray[np.int32], scale: float, rate: int) ->
     return float((power < 10 ** (SILENT_DB / 10)).mean())
 
 
-def _quantise_samples(sound: Sound) -> tuple[npt.NDArray[np.int32], int, float]:
+def _quantise_samples(sound: Sound) -> tuple[Int32s, int, float]:
     """Return the stored samples, int32 (n, channels), their bits, and the gain."""
     if sound.bits:
         bits = 16 if sound.bits <= 16 else 24
@@ -171,7 +171,7 @@ def _quantise_samples(sound: Sound) -> tuple[npt.NDArray[np.int32], int, float]:
     return np.clip(scaled, -full - 1, full).astype(np.int32), bits, gain
 
 
-def _split_frames(samples: npt.NDArray[np.int32], bits: int, rate: int, level: int) -> list[tuple[int, bytes]]:
+def _split_frames(samples: Int32s, bits: int, rate: int, level: int) -> list[tuple[int, bytes]]:
     """Return the FLAC frames as (number of samples, bytes)."""
     channels = samples.shape[1]
     kind, packed = ("s16", samples.astype(np.int16)) if bits == 16 else ("s32", samples << 8)
@@ -192,7 +192,7 @@ def _split_frames(samples: npt.NDArray[np.int32], bits: int, rate: int, level: i
     return list(zip(lengths, found, strict=True))
 
 
-def _compute_rms(samples: npt.NDArray[np.int32]) -> float:
+def _compute_rms(samples: Int32s) -> float:
     """Return the root mean square, computed in chunks to save memory."""
     squares = sum(
         float(np.square(samples[i : i + _CHUNK], dtype=np.float64).sum()) for i in range(0, len(samples), _CHUNK)

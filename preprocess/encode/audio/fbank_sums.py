@@ -4,20 +4,18 @@ from collections.abc import Iterator
 from math import isfinite
 
 import numpy as np
-import numpy.typing as npt
 import soxr
 import torch
 
 from maskstream.preprocess.source import RejectError
+from maskstream.shards.arrays import Float32s, Int32s
 from maskstream.shards.media.fbank import STATISTICS, SUMS
 
 _MINUTE = 6000
 """Windows that are processed at a time."""
 
 
-def compute_fbank_sums(
-    samples: npt.NDArray[np.int32] | npt.NDArray[np.float32], scale: np.float32, rate: int
-) -> dict[str, list[float]]:
+def compute_fbank_sums(samples: Int32s | Float32s, scale: np.float32, rate: int) -> dict[str, list[float]]:
     """Return the sums `SUMS` of audio: count, sum and sum of squares of its filterbank values, computed on the mean of
     the channels at 16 kHz, without offset.
 

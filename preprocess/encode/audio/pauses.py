@@ -8,10 +8,10 @@ from pathlib import Path
 
 import av
 import numpy as np
-import numpy.typing as npt
 
 from maskstream.preprocess.encode.limits import lasts
 from maskstream.preprocess.source import RejectError, explain
+from maskstream.shards.arrays import Float64s
 from maskstream.shards.media.local_media import open_media
 from maskstream.shards.media.sound_packets import to_floats
 
@@ -52,11 +52,11 @@ def find_pauses(path: Path) -> tuple[list[tuple[float, bool]], float | None]:
     return found, end_s
 
 
-def _measure_powers(path: Path) -> tuple[npt.NDArray[np.float64], float, float]:
+def _measure_powers(path: Path) -> tuple[Float64s, float, float]:
     """Return the mean square of each block of the first track, over its channels; the seconds of a block; and the total
     seconds.
     """
-    powers: list[npt.NDArray[np.float64]] = []
+    powers: list[Float64s] = []
     held, count, length, rate = np.empty(0, np.float32), 0, 1, 1
     try:
         with open_media(path) as container:

@@ -28,6 +28,7 @@ from av.packet import Packet
 
 from maskstream.preprocess.encode.limits import check_sound, lasts
 from maskstream.preprocess.source import RejectError, Span, explain
+from maskstream.shards.arrays import Float32s, Int32s
 from maskstream.shards.media.local_media import MediaError, open_media
 
 _KBPS = {
@@ -176,7 +177,7 @@ class Sound:
         container: FFmpeg's name of the container.
     """
 
-    samples: npt.NDArray[np.int32] | npt.NDArray[np.float32]
+    samples: Int32s | Float32s
     bits: int
     sample_rate: int
     codec: str
@@ -223,7 +224,7 @@ class _Track:
 
     part: tuple[int, int] | Span | None = None
     form: tuple[str, int, int] | None = None
-    parts: list[npt.NDArray[np.int32] | npt.NDArray[np.float32]] = field(default_factory=list)
+    parts: list[Int32s | Float32s] = field(default_factory=list)
     n: int = 0
     begun: int = 0
     packets: int = 0
@@ -327,7 +328,7 @@ def sample_format(frame: AudioFrame) -> tuple[str, int, int]:
     return frame.format.name.removesuffix("p"), frame.sample_rate, frame.layout.nb_channels
 
 
-def frame_samples(frame: AudioFrame) -> npt.NDArray[np.int32] | npt.NDArray[np.float32]:
+def frame_samples(frame: AudioFrame) -> Int32s | Float32s:
     """Return the samples of a frame as int32 or float32 (n, channels)."""
     array = frame.to_ndarray()
     channels = frame.layout.nb_channels
@@ -342,7 +343,7 @@ def frame_samples(frame: AudioFrame) -> npt.NDArray[np.int32] | npt.NDArray[np.f
     return array.astype(np.int32)
 
 
-def integers(kind: str, samples: npt.NDArray[np.int32]) -> tuple[npt.NDArray[np.int32], int]:
+def integers(kind: str, samples: Int32s) -> tuple[Int32s, int]:
     """Return the samples and their bits. FFmpeg stores 24 bits in the upper bits of 32; they are shifted down."""
     if kind in ("u8", "s16"):
         return samples, 8 if kind == "u8" else 16

@@ -20,13 +20,12 @@ import numpy.typing as npt
 
 from maskstream.preprocess.encode.limits import MEMORY_PER_BYTE, check_image_size, get_limits
 from maskstream.preprocess.source import RejectError
+from maskstream.shards.arrays import Float64s, UInt8s
 from maskstream.shards.errors import DatasetError
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-UInt8s = npt.NDArray[np.uint8]
-Floats = npt.NDArray[np.float64]
 Window = tuple[float, float]
 """Centre and width of the displayed grey values after rescaling, such as Hounsfield units."""
 
@@ -163,7 +162,7 @@ def _shown(stored: npt.NDArray[Any], file: Dataset, window: Window | None) -> UI
     return np.rint(255 * (1 - levels if file.PhotometricInterpretation == "MONOCHROME1" else levels)).astype(np.uint8)
 
 
-def _convert_to_levels(stored: npt.NDArray[Any], file: Dataset, window: Window | None) -> Floats:
+def _convert_to_levels(stored: npt.NDArray[Any], file: Dataset, window: Window | None) -> Float64s:
     """Convert grey values (H, W) to intensities from 0 to 1."""
     from pydicom.pixels.processing import apply_modality_lut, apply_voi
 
@@ -193,7 +192,7 @@ def _take_first(file: Dataset, name: str) -> float | None:
     return float(np.atleast_1d(np.asarray(found, np.float64))[0])
 
 
-def apply_window(values: Floats, centre: float, width: float, function: str) -> Floats:
+def apply_window(values: Float64s, centre: float, width: float, function: str) -> Float64s:
     """Map values to intensities from 0 to 1 by the functions of C.11.2.1.2 and C.11.2.1.3.
 
     Args:

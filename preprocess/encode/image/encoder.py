@@ -37,6 +37,7 @@ import numpy.typing as npt
 from maskstream.preprocess.encode.encoder import Encoded
 from maskstream.preprocess.encode.limits import check_image_size, check_source_file, read_source_file
 from maskstream.preprocess.source import RejectError, Source
+from maskstream.shards.arrays import UInt8s, UInt16s
 from maskstream.shards.config import Config
 from maskstream.shards.limits import Bounds, FiniteFloat, PositiveInt
 from maskstream.shards.members.image import make_image_member
@@ -122,8 +123,6 @@ def _read_page(data: bytes, at: int, order: str, is_big: bool) -> tuple[dict[int
     end, offset = first + count * entry_bytes, struct.Struct(f"{order}{'Q' if is_big else 'I'}")
     return found, offset.unpack_from(data, end)[0] if end + offset.size <= len(data) else 0
 
-
-UInt8s = npt.NDArray[np.uint8]
 
 IMAGE_SUFFIXES = DICOM_SUFFIXES | frozenset(
     {".bmp", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
@@ -230,7 +229,7 @@ def encoded(pixels: UInt8s, form: str, quality: int) -> bytes:
     return data.tobytes()
 
 
-def _decoded(data: bytes) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
+def _decoded(data: bytes) -> UInt8s | UInt16s:
     """Return the pixels as stored: (H, W) or (H, W, 3 or 4), 8 or 16 bits."""
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
@@ -245,7 +244,7 @@ def _decoded(data: bytes) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
     raise RejectError("check", f"has {pixels.dtype} values; images must have 8 or 16 bits")
 
 
-def _round_to_eight_bits(pixels: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]) -> UInt8s:
+def _round_to_eight_bits(pixels: UInt8s | UInt16s) -> UInt8s:
     """Round 16 bits to 8 bits so that the largest value is preserved."""
     if pixels.dtype == np.uint8:
         return pixels.astype(np.uint8, copy=False)

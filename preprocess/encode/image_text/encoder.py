@@ -37,10 +37,9 @@ from typing import Any, ClassVar
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from maskstream.preprocess.encode.encoder import Encoded, made_of
-from maskstream.preprocess.encode.image.encoder import ImageEncoder, UInt8s, encoded
+from maskstream.preprocess.encode.image.encoder import ImageEncoder, encoded
 from maskstream.preprocess.encode.text.tokenizer import (
     TokenizedEncoder,
     UntrainedEncoder,
@@ -50,6 +49,7 @@ from maskstream.preprocess.encode.text.tokenizer import (
     unpack_tokenizer,
 )
 from maskstream.preprocess.source import RejectError, Source
+from maskstream.shards.arrays import Bools, Float32s, UInt8s
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.members.arrays import array_member
 from maskstream.shards.members.image import make_image_member
@@ -70,7 +70,7 @@ def mask_module() -> Any:
     return mask
 
 
-def draw_segments(meta: Mapping[str, Any], phrases: int, width: int, height: int) -> npt.NDArray[np.bool_] | None:
+def draw_segments(meta: Mapping[str, Any], phrases: int, width: int, height: int) -> Bools | None:
     """Rasterise the segment of each phrase.
 
     Args:
@@ -91,13 +91,13 @@ def draw_segments(meta: Mapping[str, Any], phrases: int, width: int, height: int
     given = meta[SEGMENT]
     if not isinstance(given, Sequence) or len(given) != phrases:
         raise RejectError("check", f"has {len(given)} segments for {phrases} phrases")
-    drawn: list[npt.NDArray[np.bool_]] = []
+    drawn: list[Bools] = []
     for n, one in enumerate(given):
         drawn.append(drawn[-1] if n and one is given[n - 1] else draw_segment(one, width, height))
     return np.stack(drawn) if drawn else np.empty((0, height, width), np.bool_)
 
 
-def draw_segment(segment: Any, width: int, height: int) -> npt.NDArray[np.bool_]:
+def draw_segment(segment: Any, width: int, height: int) -> Bools:
     """Rasterise one segment, bool (height, width)."""
     mask = mask_module()
     try:
@@ -155,7 +155,7 @@ def read_texts(meta: Mapping[str, Any]) -> list[tuple[str, str]]:
     return found
 
 
-def read_boxes(meta: Mapping[str, Any], width: int, height: int) -> npt.NDArray[np.float32] | None:
+def read_boxes(meta: Mapping[str, Any], width: int, height: int) -> Float32s | None:
     """Return the box of each phrase.
 
     Args:
@@ -196,8 +196,8 @@ class DrawnScene:
     """
 
     pixels: UInt8s
-    boxes: npt.NDArray[np.float32]
-    segments: npt.NDArray[np.bool_]
+    boxes: Float32s
+    segments: Bools
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -208,8 +208,8 @@ class ImageMembers:
 
     members: dict[str, Member]
     about: dict[str, Any]
-    boxes: npt.NDArray[np.float32] | None = None
-    segments: npt.NDArray[np.bool_] | None = None
+    boxes: Float32s | None = None
+    segments: Bools | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -293,6 +293,6 @@ class ImageTokenEncoder(TokenizedEncoder):
         return ImageMembers(members={"png": png}, about=about, boxes=scene.boxes, segments=scene.segments)
 
 
-def _resize_segment(segment: npt.NDArray[np.bool_], size: tuple[int, int]) -> npt.NDArray[np.bool_]:
+def _resize_segment(segment: Bools, size: tuple[int, int]) -> Bools:
     """Resize a segment to a width and height: a pixel belongs to it if at least half of it is covered."""
     return np.asarray(cv2.resize(segment.astype(np.float32), size, interpolation=cv2.INTER_AREA) >= 0.5)

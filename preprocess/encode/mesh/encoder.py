@@ -19,6 +19,7 @@ import numpy.typing as npt
 from maskstream.preprocess.encode.encoder import Encoded, made_of
 from maskstream.preprocess.encode.limits import check_source_file
 from maskstream.preprocess.source import RejectError, Source
+from maskstream.shards.arrays import Float32s, Int32s
 from maskstream.shards.config import Config
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.media.mesh_members import FIELDS, MESH
@@ -49,10 +50,10 @@ class Simulation:
         RejectError: A value does not have this form.
     """
 
-    positions: npt.NDArray[np.float32]
-    cells: npt.NDArray[np.int32]
-    node_type: npt.NDArray[np.int32]
-    fields: npt.NDArray[np.float32]
+    positions: Float32s
+    cells: Int32s
+    node_type: Int32s
+    fields: Float32s
     field_names: tuple[str, ...]
     dt_s: float
 
@@ -61,9 +62,7 @@ class Simulation:
         _check_fields(self.fields, len(self.positions), self.field_names)
 
 
-def _check_mesh(
-    positions: npt.NDArray[np.float32], cells: npt.NDArray[np.int32], node_type: npt.NDArray[np.int32]
-) -> None:
+def _check_mesh(positions: Float32s, cells: Int32s, node_type: Int32s) -> None:
     """Raise RejectError unless positions, node types and cells are consistent."""
     if positions.ndim != 2 or positions.shape[1] not in (2, 3):
         raise RejectError("decode", f"positions have the shape {positions.shape}, expected (nodes, 2) or (nodes, 3)")
@@ -83,7 +82,7 @@ def _check_mesh(
         )
 
 
-def _check_fields(fields: npt.NDArray[np.float32], n_nodes: int, names: tuple[str, ...]) -> None:
+def _check_fields(fields: Float32s, n_nodes: int, names: tuple[str, ...]) -> None:
     """Raise RejectError unless the fields have two or more steps of finite numbers at every node."""
     if fields.ndim != 3 or fields.shape[1:] != (n_nodes, len(names)):
         raise RejectError("decode", f"fields have the shape {fields.shape}, expected (steps, {n_nodes}, {len(names)})")
@@ -202,7 +201,7 @@ def _check_simulation(
         )
 
 
-def _whole(what: str, values: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
+def _whole(what: str, values: npt.NDArray[Any]) -> Int32s:
     """Convert the values to int32. Raise RejectError if one changes."""
     with np.errstate(invalid="ignore"):
         whole = values.astype(np.int32)
@@ -350,7 +349,7 @@ def _moments(values: npt.NDArray[np.floating[Any]]) -> list[float]:
     return [float(len(flat)), *flat.sum(axis=0).tolist(), *np.square(flat).sum(axis=0).tolist()]
 
 
-def _measure_edges(places: npt.NDArray[np.float32], cells: npt.NDArray[np.int32]) -> list[float]:
+def _measure_edges(places: Float32s, cells: Int32s) -> list[float]:
     """Return the number of edges, counting shared ones twice, and the sum of their lengths."""
     corners = places[cells].astype(np.float64)
     pairs = [(i, j) for i in range(cells.shape[1]) for j in range(i)]

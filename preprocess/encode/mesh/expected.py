@@ -4,10 +4,10 @@ import re
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from maskstream.preprocess.encode.ply import check_ply_text, read_ply_header
 from maskstream.preprocess.source import RejectError
+from maskstream.shards.arrays import Int64s
 
 
 class Expected(NamedTuple):
@@ -76,7 +76,7 @@ def count_ply(data: bytes) -> Expected:
     return Expected(_count_triangles(corners), others)
 
 
-def _count_triangles(corners: npt.NDArray[np.int64]) -> int:
+def _count_triangles(corners: Int64s) -> int:
     """Count the triangles of polygons with these numbers of corners, (N,). Raise RejectError for fewer than three."""
     if (short := np.flatnonzero(corners < 3)).size:
         raise RejectError("decode", f"its face {short[0]} has {corners[short[0]]} corners, fewer than three")

@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from maskstream.preprocess.encode.limits import read_source_file
 from maskstream.preprocess.source import RejectError
+from maskstream.shards.arrays import Float32s, Int32s, Int64s
 from maskstream.shards.errors import DatasetError
 
 from .expected import Expected, count_obj, count_off, count_ply
@@ -41,8 +42,8 @@ class Surface:
         left_out: Parts of the file that are not triangles.
     """
 
-    vertices: npt.NDArray[np.float32]
-    faces: npt.NDArray[np.int32]
+    vertices: Float32s
+    faces: Int32s
     n_merged: int
     left_out: tuple[str, ...] = ()
 
@@ -140,7 +141,7 @@ _EXPECTED: Mapping[str, Callable[[bytes], Expected]] = {
 }
 
 
-def _find_distinct(places: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def _find_distinct(places: Float32s) -> tuple[Int64s, Int64s]:
     """Return the distinct rows of float32 (V, 3): the index of the first of each, ascending, int64 (U,), and the number
     of the distinct row of each vertex, int64 (V,).
     """

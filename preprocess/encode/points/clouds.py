@@ -26,9 +26,10 @@ import numpy as np
 import numpy.typing as npt
 
 from maskstream.preprocess.encode.limits import MEMORY_PER_BYTE, read_source_file
-from maskstream.preprocess.encode.numbers import Float64s, read_numbers
+from maskstream.preprocess.encode.numbers import read_numbers
 from maskstream.preprocess.encode.ply import read_ply_header
 from maskstream.preprocess.source import RejectError
+from maskstream.shards.arrays import Float64s
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.media.npy import NpyError, read_npy
 from maskstream.shards.named import list_few

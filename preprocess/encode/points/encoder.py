@@ -27,9 +27,9 @@ import xxhash
 from maskstream.preprocess.encode.encoder import Encoded, made_of
 from maskstream.preprocess.encode.limits import check_source_file
 from maskstream.preprocess.encode.mesh.surfaces import SURFACE_SUFFIXES, Surface, read_surface
-from maskstream.preprocess.encode.numbers import Float64s
 from maskstream.preprocess.encode.ply import PLY_HEADER_BYTES, read_ply_header
 from maskstream.preprocess.source import RejectError, Source
+from maskstream.shards.arrays import Float64s
 from maskstream.shards.config import Config
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.limits import PositiveInt

@@ -14,12 +14,13 @@ import numpy as np
 
 from maskstream.preprocess.encode.encoder import Encoded, made_of
 from maskstream.preprocess.source import ROUNDING_S, RejectError, Source, Span
+from maskstream.shards.arrays import Float64s
 from maskstream.shards.config import Config
 from maskstream.shards.limits import PositiveFloat
 from maskstream.shards.media.h36m import PARENTS
 from maskstream.shards.members.arrays import make_poses_member
 
-from .motion_files import Floats, Motion, convert_to_h36m, read_bvh, read_npz
+from .motion_files import Motion, convert_to_h36m, read_bvh, read_npz
 
 _STILL = 1e-9
 _OPPOSITE = 1e-3
@@ -55,7 +56,7 @@ def cut(motion: Motion, span: Span) -> Motion:
     return Motion(places=motion.places[inside], names=motion.names, times_s=times[inside])
 
 
-def _place_between(first: Floats, second: Floats, share: Floats) -> Floats:
+def _place_between(first: Float64s, second: Float64s, share: Float64s) -> Float64s:
     """Interpolate bones (T, J, 3): their directions and lengths separately."""
     lengths = [np.linalg.norm(one, axis=-1, keepdims=True) for one in (first, second)]
     units = [one / np.maximum(length, _STILL) for one, length in zip((first, second), lengths, strict=True)]
@@ -150,7 +151,7 @@ class PoseEncoder(Config):
         return read_bvh(path).motion(self.bvh_unit_m, self.bvh_up)
 
 
-def check_size(poses: Floats) -> None:
+def check_size(poses: Float64s) -> None:
     """Raise RejectError unless the legs of poses (T, 17, 3) have a human length; a wrong unit is the usual cause."""
     if (far := float(np.abs(poses).max())) > FARTHEST_M:
         raise RejectError("check", f"a joint is {far:.3g} m from the origin; at most {FARTHEST_M:g} m is allowed")

@@ -17,11 +17,10 @@ import numpy.typing as npt
 
 from maskstream.preprocess.encode.limits import check_source_file
 from maskstream.preprocess.source import RejectError
+from maskstream.shards.arrays import Float64s, Int64s
 from maskstream.shards.errors import DataError
 from maskstream.shards.media.h36m import JOINTS
 from maskstream.shards.media.npy import read_npy
-
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,9 +36,9 @@ class Motion:
         RejectError: There are fewer than two frames, a number is not finite, or times do not ascend.
     """
 
-    places: Floats
+    places: Float64s
     names: tuple[str, ...]
-    times_s: Floats
+    times_s: Float64s
 
     def __post_init__(self) -> None:
         frames = len(self.places)
@@ -57,7 +56,7 @@ class Motion:
             raise RejectError("check", "the frame times must be finite and strictly increasing")
 
 
-def upright(places: Floats) -> Floats:
+def upright(places: Float64s) -> Float64s:
     """Rotate positions (..., 3) of files whose y points upwards, so that z does."""
     return np.stack([places[..., 0], -places[..., 2], places[..., 1]], axis=-1)
 
@@ -129,7 +128,7 @@ _CHANNELS = frozenset(f"{axis}{what}" for axis in "XYZ" for what in ("position",
 class _Joint:
     name: str
     parent: int
-    offset: Floats = field(default_factory=lambda: np.zeros(3))
+    offset: Float64s = field(default_factory=lambda: np.zeros(3))
     channels: list[str] = field(default_factory=list)
 
 
@@ -144,8 +143,8 @@ class Capture:
         frame_s: Seconds from one frame to the next.
     """
 
-    places: Floats
-    parents: npt.NDArray[np.int64]
+    places: Float64s
+    parents: Int64s
     names: tuple[str, ...]
     frame_s: float
 
@@ -157,7 +156,7 @@ class Capture:
             up: Axis of the file that points upwards.
         """
         places = self.places * unit_m
-        times: Floats = np.arange(len(places), dtype=np.float64) * self.frame_s
+        times: Float64s = np.arange(len(places), dtype=np.float64) * self.frame_s
         return Motion(places=upright(places) if up == "y" else places, names=self.names, times_s=times)
 
 
@@ -214,7 +213,7 @@ def _list_joints(hierarchy: str) -> list[_Joint]:
     return joints
 
 
-def _compute_positions(joints: list[_Joint], values: Floats) -> Floats:
+def _compute_positions(joints: list[_Joint], values: Float64s) -> Float64s:
     """Compute joint positions (T, J, 3) from channel values (T, channels) by forward kinematics."""
     frames = len(values)
     turns = np.empty((frames, len(joints), 3, 3))
@@ -238,7 +237,7 @@ def _compute_positions(joints: list[_Joint], values: Floats) -> Floats:
     return places
 
 
-def _build_rotation(axis: int, angle: Floats) -> Floats:
+def _build_rotation(axis: int, angle: Float64s) -> Float64s:
     """Return right-handed rotation matrices (T, 3, 3) about one axis."""
     out = np.zeros((len(angle), 3, 3))
     a, b = (axis + 1) % 3, (axis + 2) % 3

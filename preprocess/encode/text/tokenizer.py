@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 import xxhash
 from tokenizers import Encoding, Tokenizer, models, normalizers, pre_tokenizers, trainers
 from tokenizers.decoders import ByteLevel as ByteLevelDecoder
@@ -26,6 +25,7 @@ from tokenizers.decoders import WordPiece as WordPieceDecoder
 
 from maskstream.preprocess.encode.encoder import Encoded
 from maskstream.preprocess.source import RejectError, Source
+from maskstream.shards.arrays import Int64s
 from maskstream.shards.config import NOT_SAVED, Config
 from maskstream.shards.format.tokenizer import TOKENIZER_JSON, TokenizerFacts
 
@@ -230,7 +230,7 @@ def unpack_tokenizer(packed: bytes) -> Tokenizer:
     return load_tokenizer(zlib.decompress(packed))
 
 
-def number_words(encoding: Encoding) -> npt.NDArray[np.int64]:
+def number_words(encoding: Encoding) -> Int64s:
     """Return the word number of each token, from 0, ascending; a token outside of words is treated as a word."""
     given = encoding.word_ids
     new = [i == 0 or one is None or one != given[i - 1] for i, one in enumerate(given)]

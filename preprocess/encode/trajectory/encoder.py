@@ -26,14 +26,11 @@ from maskstream.preprocess.encode.video.fragments import build_video_index, open
 from maskstream.preprocess.encode.video.profile import BLOCK
 from maskstream.preprocess.encode.video.video import encode_video
 from maskstream.preprocess.source import RejectError, Source, explain
-from maskstream.shards.media.camera_pose import Floats
+from maskstream.shards.arrays import Float64s, UInt8s, UInt16s
 from maskstream.shards.media.depth import DEPTH_FORMAT, read_depth
 from maskstream.shards.members.arrays import check_path_poses, make_camera_path_member
 from maskstream.shards.members.member import Member
 from maskstream.shards.members.video import video_member
-
-UInt8s = npt.NDArray[np.uint8]
-UInt16s = npt.NDArray[np.uint16]
 
 _MOST_MM = np.iinfo(np.uint16).max
 
@@ -52,7 +49,7 @@ class Walk:
 
     frames: list[UInt8s]
     depth: list[UInt16s]
-    path: Floats
+    path: Float64s
     lens: tuple[float, float, float, float]
     fps: int
 

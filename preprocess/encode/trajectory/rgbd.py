@@ -25,20 +25,20 @@ from typing import ClassVar, Literal
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from maskstream.preprocess.encode.encoder import Encoded, ProfiledEncoder
-from maskstream.preprocess.encode.image.encoder import UInt8s, read_picture
+from maskstream.preprocess.encode.image.encoder import read_picture
 from maskstream.preprocess.encode.image.header import read_header
 from maskstream.preprocess.encode.limits import check_frame_size, check_frames, check_source_file, lasts
 from maskstream.preprocess.raw.lists import read_lines
 from maskstream.preprocess.source import RejectError, Source
+from maskstream.shards.arrays import Float64s, Int64s, UInt8s, UInt16s
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.limits import PositiveFloat
-from maskstream.shards.media.camera_pose import POSE, Floats, product, turned
+from maskstream.shards.media.camera_pose import POSE, product, turned
 from maskstream.shards.members.arrays import check_lens
 
-from .encoder import TrajectoryEncoder, UInt16s, Walk, millimetres
+from .encoder import TrajectoryEncoder, Walk, millimetres
 
 COLOURS, DEPTH, POSES = "rgb.txt", "depth.txt", "groundtruth.txt"
 APART_S = 0.02
@@ -46,8 +46,6 @@ APART_S = 0.02
 FPS = 10
 """Ticks per second; the rate of the images, if it is lower."""
 _UNIT = 0.01
-
-Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +62,7 @@ class Ticks:
 
     colours: list[str]
     depth: list[str]
-    path: Floats
+    path: Float64s
     stretches: list[int]
     fps: int
 
@@ -91,7 +89,7 @@ def list_tum_ticks(colours_list: Path, depth_list: Path, poses_list: Path) -> Ti
     )
 
 
-def find_on_clock(times: Floats, fps: int) -> tuple[Ints, list[int]]:
+def find_on_clock(times: Float64s, fps: int) -> tuple[Int64s, list[int]]:
     """Return the moment of each tick, as numbers into sorted `times` (n,), and the first tick of each stretch, then
     their end.
     """
@@ -105,7 +103,7 @@ def find_on_clock(times: Floats, fps: int) -> tuple[Ints, list[int]]:
     return np.concatenate(chosen), stretches
 
 
-def nearest(wanted: Floats, times: Floats) -> Ints:
+def nearest(wanted: Float64s, times: Float64s) -> Int64s:
     """Return for each of `wanted` (m,) the number of the nearest of the sorted `times` (n,); 0 if there is none."""
     if not len(times):
         return np.zeros(len(wanted), np.int64)
@@ -114,7 +112,7 @@ def nearest(wanted: Floats, times: Floats) -> Ints:
     return np.where(wanted - times[before] <= times[after] - wanted, before, after).astype(np.int64)
 
 
-def _files(path: Path) -> tuple[Floats, list[str]]:
+def _files(path: Path) -> tuple[Float64s, list[str]]:
     """Return the times and files of a list of images, sorted by time."""
     times, files = [], []
     for number, text in read_lines(path):
@@ -128,7 +126,7 @@ def _files(path: Path) -> tuple[Floats, list[str]]:
     return np.array(times, np.float64)[order], [files[n] for n in order]
 
 
-def _read_poses(path: Path) -> tuple[Floats, Floats]:
+def _read_poses(path: Path) -> tuple[Float64s, Float64s]:
     """Return times (n,) and poses (n, 7), sorted by time: the quaternion with w first, of length 1."""
     found: list[list[float]] = []
     for number, text in read_lines(path):
@@ -239,7 +237,7 @@ class RgbdEncoder(ProfiledEncoder):
         return TrajectoryEncoder(self.video).encoded(walk)
 
 
-def upright(path: Floats, up: str) -> Floats:
+def upright(path: Float64s, up: str) -> Float64s:
     """Rotate poses (n, 7) of a world whose axis `up` points upwards, so that z does."""
     turn = np.broadcast_to(np.array(_UPRIGHT[up]), (len(path), 4))
     return np.concatenate([turned(turn, path[:, :3]), product(turn, path[:, 3:])], axis=1)

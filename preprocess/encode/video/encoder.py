@@ -26,6 +26,7 @@ from maskstream.preprocess.encode.encoder import Encoded, ProfiledEncoder, made_
 from maskstream.preprocess.encode.image.encoder import read_picture
 from maskstream.preprocess.encode.limits import check_frame_size
 from maskstream.preprocess.source import RejectError, Source, explain
+from maskstream.shards.arrays import UInt8s
 from maskstream.shards.limits import PositiveProportion
 from maskstream.shards.members.arrays import array_member
 from maskstream.shards.members.member import Member
@@ -36,8 +37,6 @@ from .kept import find_kept_video
 from .profile import BLOCK, FrameRate, VideoProfile
 from .source import Damage
 from .video import EncodedVideo, encode_video
-
-UInt8s = npt.NDArray[np.uint8]
 
 BACKGROUND = 128
 """Grey level behind transparent pixels."""

@@ -17,7 +17,8 @@ from av.stream import Stream
 from av.video.stream import VideoStream
 
 from maskstream.preprocess.source import RejectError, explain
-from maskstream.shards.media.mp4 import Int64Array, boxes, read_fragments, read_header
+from maskstream.shards.arrays import Int64s
+from maskstream.shards.media.mp4 import boxes, read_fragments, read_header
 from maskstream.shards.media.video_index import VideoIndex, measure_anchor_reach
 
 from .source import open_video, read_packets, select_decodable
@@ -48,10 +49,10 @@ class Fragments:
     """
 
     data: bytes
-    start: Int64Array
-    pts: Int64Array
-    fragment: Int64Array
-    key_rank: Int64Array
+    start: Int64s
+    pts: Int64s
+    fragment: Int64s
+    key_rank: Int64s
 
     def slice(self, first: int, stop: int) -> bytes:
         """The header and the fragments [first, stop), which are a valid MP4."""

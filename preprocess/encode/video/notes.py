@@ -21,6 +21,7 @@ from av.sidedata.motionvectors import MotionVectors
 from av.sidedata.sidedata import Type
 from av.video.frame import VideoFrame
 
+from maskstream.shards.arrays import Float32s, Int64s, UInt8s
 from maskstream.shards.media.gop_notes import (
     CELL,
     DISTANCE,
@@ -88,7 +89,7 @@ def one_thread() -> Iterator[None]:
         cv2.setNumThreads(threads)
 
 
-def get_luma_plane(frame: VideoFrame) -> npt.NDArray[np.uint8]:
+def get_luma_plane(frame: VideoFrame) -> UInt8s:
     """A frame's Y plane, uint8 (H, W), in the frame's memory."""
     plane = frame.planes[0]
     rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
@@ -177,19 +178,17 @@ class EnergyMaps:
     anchors in display order.
     """
 
-    found: dict[int, npt.NDArray[np.uint8]] = field(default_factory=dict)
-    _before: npt.NDArray[np.uint8] | None = None
+    found: dict[int, UInt8s] = field(default_factory=dict)
+    _before: UInt8s | None = None
 
-    def add(self, number: int, luma: npt.NDArray[np.uint8], motion: npt.NDArray[np.float32]) -> None:
+    def add(self, number: int, luma: UInt8s, motion: Float32s) -> None:
         """The next anchor: its Y plane, uint8 (H, W), and the motion float32 (h, w, 2) of its blocks in pixels."""
         if self._before is not None:
             self.found[number] = encode_energy(measure_cell_energy(luma, self._before, motion))
         self._before = luma
 
 
-def measure_cell_energy(
-    now: npt.NDArray[np.uint8], before: npt.NDArray[np.uint8], motion: npt.NDArray[np.float32]
-) -> npt.NDArray[np.int64]:
+def measure_cell_energy(now: UInt8s, before: UInt8s, motion: Float32s) -> Int64s:
     """Return the residual of each cell after motion compensation: the sum of squared differences beyond DEAD_ZONE.
 
     Args:
@@ -213,7 +212,7 @@ def measure_cell_energy(
     return np.asarray(lines.reshape(rows, columns, CELL).sum(axis=2, dtype=np.int64))
 
 
-def find_cell_motion(flow: KeyFlow | None, frame: VideoFrame) -> npt.NDArray[np.float32]:
+def find_cell_motion(flow: KeyFlow | None, frame: VideoFrame) -> Float32s:
     """Return the motion of an anchor's blocks from the anchor before, in pixels: float32 (2 rows, 2 columns, 2), 0 for
     blocks without a vector.
 
@@ -335,7 +334,7 @@ def _moments(picture: Luma) -> tuple[float, float]:
     return float(mean[0, 0]), float(deviation[0, 0]) ** 2
 
 
-def correlate_seen(before: Luma, now: Luma, weights: npt.NDArray[np.float32]) -> float:
+def correlate_seen(before: Luma, now: Luma, weights: Float32s) -> float:
     """Return the correlation with a weight for each pixel; lower if little has weight."""
     one, other = before.astype(np.float32), now.astype(np.float32)
     total = max(float(weights.sum()), 1e-6)

@@ -37,9 +37,9 @@ from maskstream.pipelines.masks.core import needed_cues
 from maskstream.pipelines.modalities.video.clip import VideoClip
 from maskstream.pipelines.modalities.video.data import VideoData
 from maskstream.pipelines.stream.rng import Place
+from maskstream.shards.arrays import Float64s, Int64s
 from maskstream.shards.format.manifest import Manifest
 
-Floats = npt.NDArray[np.float64]
 Labelled = tuple[npt.NDArray[Any], npt.NDArray[np.integer[Any]]]
 
 _LEAST_SIDE = 14
@@ -59,8 +59,8 @@ class Moments:
     """
 
     count: int
-    covariance: Floats
-    with_labels: Floats
+    covariance: Float64s
+    with_labels: Float64s
     label_variance: float
 
     @classmethod
@@ -78,7 +78,7 @@ class Moments:
                 label per sample, or values are not finite.
         """
         origin, second = np.empty(0), np.empty((0, 0))
-        sums: dict[int, Floats] = {}
+        sums: dict[int, Float64s] = {}
         members: Counter[int] = Counter()
         for samples, labels in batches:
             x, y = np.asarray(samples, dtype=np.float64).reshape(len(samples), -1), np.asarray(labels)
@@ -165,9 +165,9 @@ class VisibleParts:
     (N,), and two at once, (N, N).
     """
 
-    parts: npt.NDArray[np.int64]
-    each: Floats
-    pairs: Floats
+    parts: Int64s
+    each: Float64s
+    pairs: Float64s
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -175,7 +175,7 @@ class Shape:
     """A partition of a sample's D values: `parts` int64 (D,), the number of each value's part."""
 
     name: str
-    parts: npt.NDArray[np.int64]
+    parts: Int64s
 
     def __post_init__(self) -> None:
         if not np.array_equal(np.unique(self.parts), np.arange(self.parts.max(initial=0) + 1)):
@@ -249,8 +249,8 @@ class Alignment:
         strength: Variance of the sample that each feature reconstructs, descending, float64 (K,).
     """
 
-    share: Floats
-    strength: Floats
+    share: Float64s
+    strength: Float64s
 
 
 def alignment(moments: Moments, features: int, seen: VisibleParts | None = None) -> Alignment:
@@ -295,8 +295,8 @@ class Visibility:
     """
 
     plane: tuple[int, int]
-    each: Floats
-    pairs: Floats
+    each: Float64s
+    pairs: Float64s
 
     @classmethod
     def of(cls, mask: Mask, grid: TokenGrid, draws: int = 2000) -> Visibility:
@@ -353,7 +353,7 @@ def find_common_side(planes: Sequence[tuple[int, int]], most: int = 32) -> int:
     return least * -(-_LEAST_SIDE // least) if least < _LEAST_SIDE else least
 
 
-def measure_supervised_alignment(moments: Moments, features: int) -> Floats:
+def measure_supervised_alignment(moments: Moments, features: int) -> Float64s:
     """Return the label variance explained by the best linear features, float64 (K,), an upper bound of every `share`.
 
     Args:
@@ -363,7 +363,7 @@ def measure_supervised_alignment(moments: Moments, features: int) -> Floats:
     half = _factor_lower(_compute_covariance(moments))
     mixed = torch.linalg.solve_triangular(half, torch.from_numpy(moments.with_labels), upper=False)
     explained = torch.linalg.svdvals(mixed).square().cumsum(0) / moments.label_variance
-    out: Floats = explained[torch.arange(features).clamp(max=len(explained) - 1)].numpy()
+    out: Float64s = explained[torch.arange(features).clamp(max=len(explained) - 1)].numpy()
     return out
 
 

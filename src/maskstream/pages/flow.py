@@ -7,7 +7,6 @@ from statistics import median_low
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from maskstream.pipelines.flow import FLOWS, FlowSource
@@ -18,6 +17,7 @@ from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.pipelines.modalities.video.cameras import has_one_rate
 from maskstream.pipelines.modalities.video.clip import aligned, start_multiple
 from maskstream.pipelines.modalities.video.data import VideoData
+from maskstream.shards.arrays import Bools, Float32s
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.stores.url import split_name
 
@@ -35,9 +35,6 @@ from .figures.video import (
 from .figures.words import percent, plural
 from .page import page, write_page
 from .preview import first_batch
-
-Floats = npt.NDArray[np.float32]
-Bool = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -185,7 +182,7 @@ def find_unfit_sources(data: VideoData, profile: str, *, one_rate: bool = True) 
     return {word: reason for word, reason in reasons.items() if reason}
 
 
-def _facts(word: str, vectors: Floats, trust: Floats, valid: Bool, cuts: Bool) -> Facts:
+def _facts(word: str, vectors: Float32s, trust: Float32s, valid: Bools, cuts: Bools) -> Facts:
     """Return measurements of the flow of one clip, over pairs of frames of one scene."""
     one_scene = ~cuts if not cuts.all() else np.ones_like(cuts)
     return Facts(

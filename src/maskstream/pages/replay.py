@@ -7,9 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from maskstream.modality import Modality
 from maskstream.pages.figures.card import Card, Fact, Facts, Section
 from maskstream.pages.figures.figures import Figures
@@ -18,12 +15,10 @@ from maskstream.pages.page import page, write_page
 from maskstream.pages.preview import split_cameras
 from maskstream.pipelines.modalities.mixture import OpenMixture, list_manifests
 from maskstream.pipelines.stream.batch import Batch
+from maskstream.shards.arrays import Float32s
 from maskstream.train.core.metrics import StepMetrics
 from maskstream.train.core.replay import UNRECORDED, ReplayedStep
 from maskstream.train.core.sample_losses import read_step_losses
-
-Floats = npt.NDArray[np.float32]
-
 
 ALL_RANKS = "all ranks"
 
@@ -137,7 +132,7 @@ def with_loss(card: Card, loss: float) -> Card:
 
 
 def _build_section(
-    modality: Modality, one: ReplayedStep, metrics: StepMetrics | None, samples: int, losses: Floats | None
+    modality: Modality, one: ReplayedStep, metrics: StepMetrics | None, samples: int, losses: Float32s | None
 ) -> Section:
     figures, views = _make_painters(modality, one), int(getattr(one.recipe.data, "views", 1))
     cards: list[Card] = []

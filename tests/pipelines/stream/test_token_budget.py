@@ -11,11 +11,12 @@ import pytest
 from maskstream.pipelines import Loader, VideoBatch, VideoClip, video_loader
 from maskstream.pipelines.masks import Draw, MotionGuided, Padded, ProportionSchedule, Random, TokenGrid, Uniform
 from maskstream.pipelines.masks.core.visible import VisibleTokens
-from maskstream.pipelines.stream.order import Int64Array, Order
+from maskstream.pipelines.stream.order import Order
 from maskstream.pipelines.stream.rng import Place
 from maskstream.pipelines.stream.run_length import BudgetOrder, count_epoch_steps, fit_budget, run_steps
 from maskstream.pipelines.stream.sampler import Visible
 from maskstream.pipelines.stream.samples import SplitSamples
+from maskstream.shards.arrays import Int64s
 from maskstream.shards.errors import ResumeError
 
 from ..contract import check_order
@@ -130,7 +131,7 @@ def test_a_run_has_the_fewest_steps_that_show_all_samples_so_often(split: Path) 
 def test_the_length_of_a_run_is_found_in_a_few_trials(n_samples: int) -> None:
     visible, trials = VisibleTokens(parts=((Random(ratio=Falling()), GRID),)), []
 
-    def counted(steps: int) -> Int64Array:
+    def counted(steps: int) -> Int64s:
         trials.append(steps)
         return visible(steps)
 

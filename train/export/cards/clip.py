@@ -10,8 +10,9 @@ from typing import TypeAlias
 
 import av
 import numpy as np
-import numpy.typing as npt
 from av.video.frame import VideoFrame
+
+from maskstream.shards.arrays import Float64s, Int64s, UInt8s
 
 FRAMES = 16
 STRIDE = 4
@@ -21,8 +22,8 @@ FPS: float | None = None
 SECONDS: float | None = None
 SHORT = "repeat"
 
-Array: TypeAlias = npt.NDArray[np.float64]
-Bytes: TypeAlias = npt.NDArray[np.uint8]
+Array: TypeAlias = Float64s
+Bytes: TypeAlias = UInt8s
 
 
 def choose_frames(count: int, rate: float) -> list[int]:
@@ -81,7 +82,7 @@ def weigh(inputs: int, outputs: int, average: bool, coarse: bool) -> Array:
     return weights
 
 
-def resize(plane: Bytes, rows: int, columns: int) -> npt.NDArray[np.int64]:
+def resize(plane: Bytes, rows: int, columns: int) -> Int64s:
     """Resize a plane uint8 (H, W).
 
     Args:

@@ -8,11 +8,12 @@ from math import gcd, log1p
 from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 import soundfile
 import soxr
 import torch
 from torch import Tensor
+
+from maskstream.shards.arrays import Float32s
 
 RATE = 16000
 SAMPLES = 163840
@@ -28,7 +29,7 @@ MEAN = 0.0
 DEVIATION = 1.0
 SCALE = 2.0
 
-Floats: TypeAlias = npt.NDArray[np.float32]
+Floats: TypeAlias = Float32s
 
 
 def read_waveform(source: object) -> Floats:

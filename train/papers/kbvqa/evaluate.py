@@ -15,12 +15,12 @@ from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from maskstream.pipelines.masks import Cues, Draw, Random, TokenGrid
 from maskstream.pipelines.modalities.image.data import list_image_components
 from maskstream.pipelines.modalities.image.decode import decode_image
 from maskstream.pipelines.stream.rng import Place, sample_rng
+from maskstream.shards.arrays import UInt8s
 from maskstream.shards.config import Json
 from maskstream.shards.errors import DataError, ShardError
 from maskstream.shards.format.manifest import Manifest
@@ -28,7 +28,6 @@ from maskstream.train.evaluate.evaluation import normalise, rouge_l, score_exact
 
 from .options import ASKS, KbvqaSettings
 
-UInt8s = npt.NDArray[np.uint8]
 PEOPLE = 10
 """Number of answers of a question in OK-VQA and A-OKVQA, by which VQA accuracy is defined."""
 GREY = 128

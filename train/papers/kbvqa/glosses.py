@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 
+from maskstream.shards.arrays import Float64s, Int64s
 from maskstream.shards.errors import DatasetError
 
 K1, B = 1.2, 0.75
@@ -27,8 +27,8 @@ class Glosses:
     """
 
     entries: Sequence[str]
-    lengths: npt.NDArray[np.float64]
-    postings: Mapping[str, npt.NDArray[np.int64]]
+    lengths: Float64s
+    postings: Mapping[str, Int64s]
 
     @classmethod
     def read(cls, folder: Path) -> Self:

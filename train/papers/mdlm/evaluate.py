@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -24,6 +23,7 @@ from torch import Tensor
 from maskstream.pipelines.masks import MaskedDiffusion, Padded, Replace, Stratified
 from maskstream.pipelines.modalities.text.batch import TextBatch
 from maskstream.pipelines.modalities.text.data import TextData
+from maskstream.shards.arrays import Float64s, Int64s
 from maskstream.shards.format.manifest import Manifest
 from maskstream.train.evaluate.evaluation import (
     Compared,
@@ -53,8 +53,6 @@ READING = (
     "A held-out text with the tokens that the model had to predict, and with the most probable tokens in their "
     "positions. The number of hidden tokens differs from text to text."
 )
-
-Int64s = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -127,9 +125,7 @@ class _Counts:
         contexts, totals = np.unique(context, return_counts=True)
         return cls(keys=keys, found=found, contexts=contexts, totals=totals)
 
-    def smoothed(
-        self, context: Int64s, ids: Int64s, vocabulary: int, shorter: npt.NDArray[np.float64], strength: float
-    ) -> npt.NDArray[np.float64]:
+    def smoothed(self, context: Int64s, ids: Int64s, vocabulary: int, shorter: Float64s, strength: float) -> Float64s:
         """Return the probability of ids (K,) after contexts (K,), smoothed by `strength` tokens of a shorter
         context's.
         """

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -21,13 +20,12 @@ from maskstream.pipelines.modalities.mesh.read import MeshReader
 from maskstream.pipelines.modalities.split import Split
 from maskstream.pipelines.stream.sampler import Wanted
 from maskstream.pipelines.stream.stats import Stats
+from maskstream.shards.arrays import Float32s
 from maskstream.shards.format.manifest import Manifest
 from maskstream.train.core.model import need_mask, squared
 from maskstream.train.evaluate.evaluation import Compared, Evaluation, Example, Score, TrainingLoss, read_batches
 
 from .model import MeshNetwork, MeshNetworkConfig
-
-Float32s = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
 from maskstream.pipelines.modalities.text.batch import TextBatch
 from maskstream.pipelines.modalities.text.data import TextData
+from maskstream.shards.arrays import Bools, Float64s, Int32s
 from maskstream.shards.format.manifest import Manifest
 from maskstream.train.evaluate.evaluation import (
     Evaluation,
@@ -38,8 +38,8 @@ class IdsByClass:
     class.
     """
 
-    counts: npt.NDArray[np.float64]
-    texts: npt.NDArray[np.float64]
+    counts: Float64s
+    texts: Float64s
 
     @classmethod
     def of(cls, known: Iterable[TextBatch], classes: int, vocabulary: int) -> Self:
@@ -129,7 +129,7 @@ def _measure_right(guesses: list[int], labels: list[int]) -> float:
     return sum(a == b for a, b in zip(guesses, labels, strict=True)) / len(labels)
 
 
-def _rows(batch: TextBatch) -> Iterable[tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_], int]]:
+def _rows(batch: TextBatch) -> Iterable[tuple[Int32s, Bools, int]]:
     """Yield the ids of each labelled text, which of them are words, and the label."""
     tokens, words = batch.tokens.numpy(), batch.words.numpy()
     for row, label in enumerate(batch.label.tolist()):

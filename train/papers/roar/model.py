@@ -18,13 +18,13 @@ from dataclasses import dataclass
 from typing import ClassVar, cast
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from maskstream.pipelines.modalities.text.batch import TextBatch
 from maskstream.pipelines.stream.rng import sample_rng
+from maskstream.shards.arrays import Float32s
 from maskstream.shards.limits import AtLeastTwo, PositiveInt
 from maskstream.train.core.dropout import Dropout
 from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, of_labels
@@ -212,7 +212,6 @@ class RobertaClassifier(TextClassifier, config=RobertaClassifierConfig):
         return TextReading(scores=cast(Tensor, last(self.drop(tanh(first(self.drop(x[:, 0])))))))
 
 
-Float32s = npt.NDArray[np.float32]
 RANDOM, CONTROL = "random", "random again"
 """Random scores, the baseline, and other random scores, whose curve shows how far chance alone can deviate."""
 

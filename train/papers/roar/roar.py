@@ -26,6 +26,7 @@ from maskstream.pipelines.masks import Padded, Replace, TopScores
 from maskstream.pipelines.modalities.text.batch import TextBatch
 from maskstream.pipelines.modalities.text.data import TextData
 from maskstream.pipelines.modalities.text.token_scores import TokenScores
+from maskstream.shards.arrays import Float32s
 from maskstream.shards.config import Json, rebuild
 from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.shards.stores.local_files import publish
@@ -38,7 +39,7 @@ from maskstream.train.core.weights import load_model
 from maskstream.train.evaluate.evaluation import compute_macro_f1, read_batches
 from maskstream.train.evaluate.features import match_labels
 
-from .model import CONTROL, MEASURES, RANDOM, Float32s, TextClassifier, TextClassifierConfig, measure_importance
+from .model import CONTROL, MEASURES, RANDOM, TextClassifier, TextClassifierConfig, measure_importance
 from .options import RoarSettings
 
 ROAR = "roar.json"

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from maskstream.pipelines.masks import MaskBatch
@@ -16,6 +14,7 @@ from maskstream.pipelines.modalities.audio.reader import AudioClip
 from maskstream.pipelines.modalities.audio.spectrogram import Spectrogram
 from maskstream.pipelines.modalities.audiovisual.batch import AudioVisualBatch
 from maskstream.pipelines.modalities.video.clip import VideoClip
+from maskstream.shards.arrays import Float32s
 from maskstream.shards.format.component import component_of
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.media.fbank import Fbank
@@ -52,7 +51,6 @@ from .video import (
 )
 from .words import plural, span
 
-Floats = npt.NDArray[np.float32]
 Sounds = AudioBatch | AudioVisualBatch
 
 FRAME_PX = 72
@@ -84,9 +82,9 @@ class Heard:
         return MaskRow.of(self.masks, self.row) if self.masks else None
 
     @property
-    def waveform(self) -> Floats:
+    def waveform(self) -> Float32s:
         """Samples float32 (n,)."""
-        waveform: Floats = self.batch.waveform[self.row].mean(dim=0).numpy()
+        waveform: Float32s = self.batch.waveform[self.row].mean(dim=0).numpy()
         return waveform
 
     @property
@@ -316,11 +314,11 @@ def draw_compared_spectrograms(
     }
 
 
-def read_spectrograms(batch: Sounds) -> Floats:
+def read_spectrograms(batch: Sounds) -> Float32s:
     """Return the spectrograms of a batch, float32 (B, T, F); raise ValueError if it has none."""
     if batch.spectrogram is None:
         raise ValueError("a page shows spectrograms, but the batch has none; take it from an audio loader")
-    values: Floats = batch.spectrogram.numpy()
+    values: Float32s = batch.spectrogram.numpy()
     return values
 
 

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from maskstream.shards.arrays import Int64s
+
 Series = npt.NDArray[np.float64]
 
 MAX_COLUMNS = 600
@@ -88,7 +90,7 @@ def _numbers(values: Series) -> list[float | None]:
     return [float(f"{value:.{_DIGITS}g}") if math.isfinite(value) else None for value in values.tolist()]
 
 
-def _kept(y: Series) -> npt.NDArray[np.int64]:
+def _kept(y: Series) -> Int64s:
     """Return the indices of drawn values: all, or the lowest and the highest of each of MAX_COLUMNS columns."""
     every = np.arange(len(y))
     if len(y) <= 2 * MAX_COLUMNS:

@@ -14,10 +14,10 @@ import numpy as np
 
 from maskstream.pipelines.masks import MaskBatch
 from maskstream.pipelines.stream.batch import Batch
+from maskstream.shards.arrays import Bools
 from maskstream.shards.format.manifest import Manifest
 
 from .card import Card, Fact, Facts, Figure, label_words
-from .pictures import Bool
 from .words import plural
 
 
@@ -32,8 +32,8 @@ class MaskRow:
         weightless_targets: Number of targets without weight in the loss.
     """
 
-    masked: Bool
-    targeted: Bool
+    masked: Bools
+    targeted: Bools
     mask_tokens: int = 0
     weightless_targets: int = 0
 

@@ -7,10 +7,11 @@ import numpy as np
 
 from maskstream.pipelines.masks import TokenGrid
 from maskstream.pipelines.modalities.image.batch import ImageBatch
+from maskstream.shards.arrays import UInt8s
 
 from .card import Card, join_picture_row
 from .figures import MaskRow, received, sample_card
-from .pictures import UInt8, compared, draw_masked_picture, join_compared_row, picture, sized
+from .pictures import compared, draw_masked_picture, join_compared_row, picture, sized
 
 SIDE_PX, COMPARED_PX = 320, 224
 
@@ -70,7 +71,7 @@ class ImageFigures:
             figures=(join_compared_row({name: one[0] for name, one in shown.items()}, batch.key[i]),),
         )
 
-    def _resize_picture(self, batch: ImageBatch, i: int, side_px: int) -> UInt8:
+    def _resize_picture(self, batch: ImageBatch, i: int, side_px: int) -> UInt8s:
         """Return image `i`, uint8 (1, h, w, 3), resized to about `side_px` pixels a side."""
         if batch.image.shape[1:3] != (wanted := tuple(np.multiply(self.grid.shape, self.grid.patch).tolist())):
             raise ValueError(

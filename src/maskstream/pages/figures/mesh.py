@@ -12,18 +12,16 @@ from typing import Self
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from maskstream.pipelines.modalities.mesh.batch import MeshBatch
 from maskstream.pipelines.modalities.mesh.read import MeshReader, MeshStatistics, StoredMesh
+from maskstream.shards.arrays import Bools, Float32s, Int32s, Int64s, UInt8s
 from maskstream.shards.errors import DataError
 
 from .card import Card, Fact
 from .figures import MaskRow, find_sample, sample_card
-from .pictures import Bool, UInt8, coloured, draw_panel
+from .pictures import coloured, draw_panel
 from .words import plural
-
-Float32s = npt.NDArray[np.float32]
 
 MARGIN_PX = 4
 _SUBPIXEL_BITS = 4
@@ -36,12 +34,12 @@ _VIEW = np.array([[0.86, -0.5, 0.0], [-0.25, -0.43, -0.87], [0.43, 0.75, -0.5]],
 
 def draw_mesh(
     positions: Float32s,
-    cells: npt.NDArray[np.int32],
-    colours: UInt8,
+    cells: Int32s,
+    colours: UInt8s,
     *,
-    hidden: Bool | None = None,
+    hidden: Bools | None = None,
     side_px: int = 420,
-) -> UInt8:
+) -> UInt8s:
     """Draw a mesh; in space, farther cells are drawn first.
 
     Args:
@@ -68,9 +66,7 @@ def draw_mesh(
     return sheet
 
 
-def draw_graph(
-    positions: Float32s, edges: npt.NDArray[np.int64], hidden: Bool, left: Bool, *, side_px: int = 420
-) -> UInt8:
+def draw_graph(positions: Float32s, edges: Int64s, hidden: Bools, left: Bools, *, side_px: int = 420) -> UInt8s:
     """Draw a graph.
 
     Args:
@@ -93,7 +89,7 @@ def draw_graph(
     return sheet
 
 
-def _make_sheet(places: Float32s, side_px: int) -> tuple[UInt8, npt.NDArray[np.int32]]:
+def _make_sheet(places: Float32s, side_px: int) -> tuple[UInt8s, Int32s]:
     """Return an empty image whose longer side is `side_px`, and positions (V, 2) in it, in parts of a pixel."""
     low, high = places.min(axis=0), places.max(axis=0)
     scale = (side_px - 2 * MARGIN_PX) / max(float((high - low).max()), 1e-12)
@@ -112,7 +108,7 @@ def _project_points(positions: Float32s) -> tuple[Float32s, Float32s | None]:
     return turned[:, :2], turned[:, 2]
 
 
-def _triangles(cells: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+def _triangles(cells: Int32s) -> Int32s:
     """Convert cells to triangles; a tetrahedron to its four faces."""
     if cells.shape[1] == 3:
         return cells
@@ -171,7 +167,7 @@ class ShownField:
         low, high = map(float, np.percentile(self.values(fields), (1, 99)))
         return (0.0 if abs(low) < _NOTHING * abs(high) else low), high
 
-    def colours(self, fields: Float32s, scale: tuple[float, float] | None) -> UInt8:
+    def colours(self, fields: Float32s, scale: tuple[float, float] | None) -> UInt8s:
         """Return the colours uint8 (V, 3) of fields.
 
         Args:
@@ -294,8 +290,8 @@ def get_mesh_nodes(batch: MeshBatch, i: int) -> slice:
 
 
 def draw_fields(
-    mesh: StoredMesh, shown: ShownField, fields: Float32s, scale: Scale, hidden: Bool | None = None
-) -> UInt8:
+    mesh: StoredMesh, shown: ShownField, fields: Float32s, scale: Scale, hidden: Bools | None = None
+) -> UInt8s:
     """Draw a mesh in the colours of its fields, uint8 (H, W, 3).
 
     Args:

@@ -8,10 +8,11 @@ from math import ceil
 import numpy as np
 
 from maskstream.pipelines.modalities.packed.batch import PackedBatch
+from maskstream.shards.arrays import Bools, UInt8s
 
 from .card import Card, Facts, Picture, join_picture_row, label_words
 from .figures import MaskRow, mask_facts, received
-from .pictures import Bool, UInt8, compared, grown, join_compared_row, make_darker, picture, resize, spread
+from .pictures import compared, grown, join_compared_row, make_darker, picture, resize, spread
 from .words import plural
 
 ACROSS, CELL_PX = 64, 16
@@ -135,7 +136,7 @@ def _colour(number: int) -> tuple[int, int, int]:
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
-def _lines(batch: PackedBatch, cells: UInt8) -> UInt8:
+def _lines(batch: PackedBatch, cells: UInt8s) -> UInt8s:
     """Arrange cells (n, CELL_PX, CELL_PX, 3) in lines of ACROSS with thin gaps, followed by empty cells."""
     n = -(-max(batch.row_tokens, len(cells)) // ACROSS) * ACROSS
     whole = np.full((n, CELL_PX, CELL_PX, 3), 255, np.uint8)
@@ -145,7 +146,7 @@ def _lines(batch: PackedBatch, cells: UInt8) -> UInt8:
     return whole.reshape(-1, ACROSS, CELL_PX, CELL_PX, 3).swapaxes(1, 2).reshape(-1, ACROSS * CELL_PX, 3)
 
 
-def _frames(batch: PackedBatch, i: int, side_px: int) -> tuple[UInt8, Bool]:
+def _frames(batch: PackedBatch, i: int, side_px: int) -> tuple[UInt8s, Bools]:
     """Return the first frame of each time step of a sample, uint8 (t, H, W, 3), at most STEPS of them, and the hidden
     tokens, bool (t, h, w).
     """
@@ -158,7 +159,7 @@ def _frames(batch: PackedBatch, i: int, side_px: int) -> tuple[UInt8, Bool]:
     return frames, _mask(batch, i, i + 1).masked.reshape(t, h, w)[kept]
 
 
-def _join_montage(frames: UInt8) -> UInt8:
+def _join_montage(frames: UInt8s) -> UInt8s:
     """Arrange frames (t, h, w, 3) in reading order in a square on white."""
     t, h, w, _ = frames.shape
     across = ceil(t**0.5)

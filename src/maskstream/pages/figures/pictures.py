@@ -12,11 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from maskstream.pipelines.flow.picture import paint_motion, usable
+from maskstream.shards.arrays import Bools, Float32s, Int64s, UInt8s
 
 from .card import Picture, PictureGrid, join_picture_row
-
-UInt8 = npt.NDArray[np.uint8]
-Bool = npt.NDArray[np.bool_]
 
 WEBP_QUALITY = 62
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
@@ -51,7 +49,7 @@ def check_grid(grid: Grid, frames: int, height: int, width: int) -> None:
         )
 
 
-def resize(frames: UInt8, height: int, width: int) -> UInt8:
+def resize(frames: UInt8s, height: int, width: int) -> UInt8s:
     """Resize frames (T, H, W, 3), with area averages when shrinking.
 
     Args:
@@ -65,7 +63,7 @@ def resize(frames: UInt8, height: int, width: int) -> UInt8:
     return np.stack([cv2.resize(f, (width, height), interpolation=way) for f in frames]).astype(np.uint8)
 
 
-def shrunk(pixels: UInt8, side_px: int) -> UInt8:
+def shrunk(pixels: UInt8s, side_px: int) -> UInt8s:
     """Resize an image (H, W, 3) so that its longer side has `side_px` pixels.
 
     Args:
@@ -73,11 +71,11 @@ def shrunk(pixels: UInt8, side_px: int) -> UInt8:
         side_px: Longer side in pixels.
     """
     height, width = (max(1, round(side * side_px / max(pixels.shape[:2]))) for side in pixels.shape[:2])
-    small: UInt8 = resize(pixels[None], height, width)[0]
+    small: UInt8s = resize(pixels[None], height, width)[0]
     return small
 
 
-def spread(length: int, most: int) -> npt.NDArray[np.int64]:
+def spread(length: int, most: int) -> Int64s:
     """Return at most `most` evenly spaced numbers below `length`, including the first and the last.
 
     Args:
@@ -87,7 +85,7 @@ def spread(length: int, most: int) -> npt.NDArray[np.int64]:
     return np.unique(np.linspace(0, length - 1, min(most, length)).round().astype(np.int64))
 
 
-def sized(frames: UInt8, grid: Grid, side_px: float) -> UInt8:
+def sized(frames: UInt8s, grid: Grid, side_px: float) -> UInt8s:
     """Resize frames (T, H, W, 3) to about `side_px` pixels on the longer side, with whole pixels per token, so that
     tokens keep sharp edges.
 
@@ -101,7 +99,7 @@ def sized(frames: UInt8, grid: Grid, side_px: float) -> UInt8:
     return resize(frames, h * max(1, round(ph * scale)), w * max(1, round(pw * scale)))
 
 
-def grown(tokens: Bool, height: int, width: int) -> Bool:
+def grown(tokens: Bools, height: int, width: int) -> Bools:
     """Enlarge flags of tokens (..., rows, columns) to flags of pixels (..., height, width), which they divide.
 
     Args:
@@ -113,7 +111,7 @@ def grown(tokens: Bool, height: int, width: int) -> Bool:
     return tokens.repeat(height // rows, axis=-2).repeat(width // columns, axis=-1)
 
 
-def make_darker(frames: UInt8, hidden: Bool) -> UInt8:
+def make_darker(frames: UInt8s, hidden: Bools) -> UInt8s:
     """Turn hidden pixels of frames grey and dark.
 
     Args:
@@ -124,7 +122,7 @@ def make_darker(frames: UInt8, hidden: Bool) -> UInt8:
     return np.where(hidden[..., None], grey[..., None], frames).astype(np.uint8)
 
 
-def compared(frames: UInt8, made: UInt8, hidden: Bool, targeted: Bool) -> dict[str, UInt8]:
+def compared(frames: UInt8s, made: UInt8s, hidden: Bools, targeted: Bools) -> dict[str, UInt8s]:
     """Return original frames, their visible part, and the model's reconstruction.
 
     The reconstruction has predicted tokens where they were hidden, and dark ones if they were neither visible nor
@@ -142,14 +140,14 @@ def compared(frames: UInt8, made: UInt8, hidden: Bool, targeted: Bool) -> dict[s
     return {"original": frames, "seen": seen, "reconstruction": completed}
 
 
-def draw_runs(flags: Iterable[Bool]) -> str:
+def draw_runs(flags: Iterable[Bools]) -> str:
     """Return an SVG path that fills the True cells of the rows of `flags`, one unit square per cell, with runs
     joined.
     """
     return "".join(f"M{a} {y}h{b - a}v1H{a}z" for y, a, b in _find_runs(flags))
 
 
-def draw_outline(flags: Bool) -> str:
+def draw_outline(flags: Bools) -> str:
     """Return an SVG path around the True cells of `flags` (h, w), without the lines between them."""
     padded = np.pad(flags, 1)
     parts = [f"M{a} {y}h{b - a}" for y, a, b in _find_runs((padded[1:] ^ padded[:-1])[:, 1:-1])]
@@ -157,7 +155,7 @@ def draw_outline(flags: Bool) -> str:
     return "".join(parts)
 
 
-def _find_runs(flags: Iterable[Bool]) -> Iterator[tuple[int, int, int]]:
+def _find_runs(flags: Iterable[Bools]) -> Iterator[tuple[int, int, int]]:
     """Yield the runs of True in each row: row, first column, column after the last."""
     for y, line in enumerate(flags):
         edges = np.flatnonzero(np.diff(np.concatenate(([False], line, [False])).astype(np.int8)))
@@ -165,7 +163,7 @@ def _find_runs(flags: Iterable[Bool]) -> Iterator[tuple[int, int, int]]:
             yield y, a, b
 
 
-def picture(pixels: UInt8, alt: str, caption: str = "", *, lossless: bool = False) -> Picture:
+def picture(pixels: UInt8s, alt: str, caption: str = "", *, lossless: bool = False) -> Picture:
     """Convert pixels (H, W, 3) to an image of a page.
 
     Args:
@@ -177,7 +175,9 @@ def picture(pixels: UInt8, alt: str, caption: str = "", *, lossless: bool = Fals
     return Picture(uri=encode_data_uri(pixels, lossless=lossless), alt=alt, caption=caption)
 
 
-def draw_masked_picture(pixels: UInt8, hidden: Bool, alt: str, caption: str = "", token: Bool | None = None) -> Picture:
+def draw_masked_picture(
+    pixels: UInt8s, hidden: Bools, alt: str, caption: str = "", token: Bools | None = None
+) -> Picture:
     """Draw an image with hidden tokens grey and dark, and a line around the others.
 
     Args:
@@ -197,7 +197,7 @@ def draw_masked_picture(pixels: UInt8, hidden: Bool, alt: str, caption: str = ""
     return Picture(uri=uri, alt=alt, outline=outline, columns=columns, rows=rows, caption=caption)
 
 
-def join_compared_row(shown: Mapping[str, UInt8], key: str) -> PictureGrid:
+def join_compared_row(shown: Mapping[str, UInt8s], key: str) -> PictureGrid:
     """Join the results of `compared`, as images (H, W, 3), in one row.
 
     Args:
@@ -211,7 +211,7 @@ def join_compared_row(shown: Mapping[str, UInt8], key: str) -> PictureGrid:
 
 
 def draw_panel(
-    title: str, key: str, pixels: UInt8, words: str = "", scale: tuple[float, float] | None = None
+    title: str, key: str, pixels: UInt8s, words: str = "", scale: tuple[float, float] | None = None
 ) -> PictureGrid:
     """Return a figure of one image (H, W, 3).
 
@@ -225,7 +225,7 @@ def draw_panel(
     return join_picture_row(picture(pixels, f"{title} of {key}"), title=title, words=words, scale=scale)
 
 
-def coloured(values: npt.NDArray[np.floating[Any]], low: float, high: float, way: int = cv2.COLORMAP_VIRIDIS) -> UInt8:
+def coloured(values: npt.NDArray[np.floating[Any]], low: float, high: float, way: int = cv2.COLORMAP_VIRIDIS) -> UInt8s:
     """Draw values (h, w) as colours (h, w, 3) of an OpenCV colour map.
 
     Args:
@@ -239,7 +239,7 @@ def coloured(values: npt.NDArray[np.floating[Any]], low: float, high: float, way
     return np.ascontiguousarray(colours[..., ::-1]).astype(np.uint8)
 
 
-def encode_data_uri(image: UInt8, *, lossless: bool = False) -> str:
+def encode_data_uri(image: UInt8s, *, lossless: bool = False) -> str:
     """Encode an RGB image (H, W, 3) or RGBA image (H, W, 4) as a WebP `data:` address.
 
     Args:
@@ -255,13 +255,11 @@ def encode_data_uri(image: UInt8, *, lossless: bool = False) -> str:
     return "data:image/webp;base64," + base64.b64encode(data.tobytes()).decode("ascii")
 
 
-Float = npt.NDArray[np.float32]
-
 HATCH_PERIOD_PX = 8
 HATCH_DARK, HATCH_LIGHT = 150, 205
 
 
-def draw_flow_picture(vectors: Float, valid: Bool, scale_px: float, size: tuple[int, int]) -> UInt8:
+def draw_flow_picture(vectors: Float32s, valid: Bools, scale_px: float, size: tuple[int, int]) -> UInt8s:
     """Draw one step of backward flow as an image of the motion, `-vectors`.
 
     Args:
@@ -278,13 +276,13 @@ def draw_flow_picture(vectors: Float, valid: Bool, scale_px: float, size: tuple[
     return np.where(known[..., None], colours, draw_hatch(size)[..., None]).astype(np.uint8)
 
 
-def draw_hatch(size: tuple[int, int]) -> UInt8:
+def draw_hatch(size: tuple[int, int]) -> UInt8s:
     """Draw grey diagonal lines (height, width), for cells without data."""
     y, x = np.ogrid[: size[0], : size[1]]
     return np.where((x + y) % HATCH_PERIOD_PX < 2, HATCH_DARK, HATCH_LIGHT).astype(np.uint8)
 
 
-def wheel(size_px: int = 96) -> UInt8:
+def wheel(size_px: int = 96) -> UInt8s:
     """Draw the legend: a disc (size_px, size_px, 4), RGBA, with the colour of motion from the centre to each
     position.
     """

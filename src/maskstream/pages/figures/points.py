@@ -10,21 +10,19 @@ from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from maskstream.pipelines.modalities.points.batch import PointsBatch
 from maskstream.pipelines.modalities.points.read import PointAugment
 from maskstream.pipelines.modalities.points.tokens import GroupTokens, VoxelTokens, number_point_tokens, scale_to_voxels
+from maskstream.shards.arrays import Bools, Float32s, Int32s, UInt8s
 from maskstream.shards.format.component import component_of
 from maskstream.shards.format.manifest import Manifest
 
 from .card import Card, Fact, PictureGrid, join_picture_row
 from .figures import MaskRow, find_sample, received, sample_card
-from .pictures import Bool, UInt8, picture
+from .pictures import picture
 from .words import plural
-
-Float32s = npt.NDArray[np.float32]
 
 INK, SEEN, MADE, FADED = (0x3A, 0x3F, 0x4B), (0xC8, 0x4B, 0x1E), (0x1F, 0x6F, 0xB4), (0xB9, 0xBD, 0xC6)
 """Colours of points: original, visible to the encoder, predicted by a model, and hidden."""
@@ -43,15 +41,15 @@ _EDGES = np.array([(i, j) for i in range(8) for j in range(i) if (i ^ j) in (1, 
 
 def draw_cloud(
     points: Float32s,
-    colours: npt.NDArray[np.uint8] | tuple[int, int, int] = INK,
+    colours: UInt8s | tuple[int, int, int] = INK,
     *,
     boxes: Float32s | None = None,
     box_side: float = 0.0,
-    box_colours: npt.NDArray[np.uint8] | tuple[int, int, int] = BOX,
+    box_colours: UInt8s | tuple[int, int, int] = BOX,
     reach: float | None = None,
     view: Float32s = SIDE,
     side_px: int = 240,
-) -> UInt8:
+) -> UInt8s:
     """Draw points, seen from the side and above.
 
     Args:
@@ -73,7 +71,7 @@ def draw_cloud(
     scale = side_px / (2 * 1.5 * reach)
     sheet = np.full((side_px, side_px, 3), _PAPER, dtype=np.uint8)
 
-    def placed(xyz: Float32s) -> tuple[npt.NDArray[np.int32], Float32s]:
+    def placed(xyz: Float32s) -> tuple[Int32s, Float32s]:
         turned = (xyz - middle) @ view.T
         return np.round(turned[:, :2] * scale + side_px / 2).astype(np.int32), turned[:, 2]
 
@@ -91,7 +89,7 @@ def draw_cloud(
     return sheet
 
 
-def marked(chosen: Bool, yes: tuple[int, int, int], no: tuple[int, int, int]) -> UInt8:
+def marked(chosen: Bools, yes: tuple[int, int, int], no: tuple[int, int, int]) -> UInt8s:
     """Return a colour for each point, uint8 (N, 3).
 
     Args:
@@ -163,7 +161,7 @@ class PointsFigures:
         """
         points, completed = (one.points[i, :, :3].float() for one in (batch, made))
         reach, key = float(points.abs().max()), batch.key[i]
-        items: dict[str, tuple[Float32s, UInt8 | Colour]] = {"original": (points.numpy(), INK)}
+        items: dict[str, tuple[Float32s, UInt8s | Colour]] = {"original": (points.numpy(), INK)}
         if isinstance(self.tokens, VoxelTokens) or batch.mask is None:
             items["the model's"] = completed.clamp(-reach, reach).numpy(), MADE
         else:
@@ -218,7 +216,7 @@ def draw_voxels(
     )
 
 
-def token_boxes(tokens: VoxelTokens, *kinds: tuple[Bool, Colour]) -> dict[str, Any]:
+def token_boxes(tokens: VoxelTokens, *kinds: tuple[Bools, Colour]) -> dict[str, Any]:
     """Return the cubes of tokens around the centre of the voxels, as arguments of `draw_cloud`.
 
     A voxel extends half a unit around its position.
@@ -235,7 +233,7 @@ def token_boxes(tokens: VoxelTokens, *kinds: tuple[Bool, Colour]) -> dict[str, A
 
 
 def _draw_figure(
-    title: str, words: str, key: str, points: Float32s, colours: UInt8 | Colour, **more: Any
+    title: str, words: str, key: str, points: Float32s, colours: UInt8s | Colour, **more: Any
 ) -> PictureGrid:
     """Draw the points from both angles; with `reach` the centre of the image is (0, 0, 0)."""
     pictures = [draw_cloud(points, colours, view=view, side_px=_SIDE_PX, **more) for view in (SIDE, ABOVE)]

@@ -4,17 +4,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from maskstream.pipelines.masks import MaskBatch
 from maskstream.pipelines.modalities.pose.batch import PoseBatch
 from maskstream.pipelines.modalities.pose.data import PoseClip
+from maskstream.shards.arrays import Bools, Int64s
 from maskstream.shards.media.h36m import bones
 
 from .card import Card, Drawing
 from .chart import Floats, draw_dots, lines
 from .figures import MaskRow, received, sample_card
-from .pictures import Bool, spread
+from .pictures import spread
 from .words import plural
 
 ACROSS = 6
@@ -25,7 +25,7 @@ _NARROWEST = 60.0
 def skeletons(
     flat: Floats,
     *,
-    hidden: Bool | None = None,
+    hidden: Bools | None = None,
     made: Floats | None = None,
     title: str = "",
     alt: str = "skeletons",
@@ -73,7 +73,6 @@ def skeletons(
     )
 
 
-Int64s = npt.NDArray[np.int64]
 CAMERA = "As the camera sees it"
 SIDE = "From the camera's right"
 
@@ -142,8 +141,6 @@ class PoseFigures:
         )
 
 
-def _list_hidden_joints(
-    mask: MaskBatch | None, i: int, shape: tuple[int, ...], at: Int64s
-) -> npt.NDArray[np.bool_] | None:
+def _list_hidden_joints(mask: MaskBatch | None, i: int, shape: tuple[int, ...], at: Int64s) -> Bools | None:
     """Return the joints that a mask hides in the frames `at`, bool (frames, J)."""
     return None if mask is None else mask.masked[i].numpy().reshape(shape)[at]

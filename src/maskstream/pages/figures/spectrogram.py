@@ -8,17 +8,15 @@ from itertools import takewhile
 import av
 import cv2
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from maskstream.pipelines.modalities.audio.spectrogram import C1_HZ, Features, Librosa
+from maskstream.shards.arrays import Bools, Float32s, UInt8s
 
 from .card import Picture
 from .chart import Tick
 from .figures import MaskRow
-from .pictures import Bool, Grid, UInt8, coloured, draw_masked_picture, picture
-
-Floats = npt.NDArray[np.float32]
+from .pictures import Grid, coloured, draw_masked_picture, picture
 
 HEARD_SAMPLES = 2_000_000
 """Total number of audio samples on a page, 125 s at 16 kHz: at most about 4 MB of the file."""
@@ -37,7 +35,7 @@ def limit_heard_samples(n_samples: int, sounds: int) -> int:
     return min(n_samples, HEARD_SAMPLES // max(sounds, 1))
 
 
-def encode_flac_uri(waveform: Floats, sample_rate: int) -> str:
+def encode_flac_uri(waveform: Float32s, sample_rate: int) -> str:
     """Encode mono audio (n,) from -1 to 1 as a FLAC `data:` address, with 16 bits a sample.
 
     Args:
@@ -55,7 +53,7 @@ def encode_flac_uri(waveform: Floats, sample_rate: int) -> str:
     return "data:audio/flac;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def draw_waveform(waveform: Floats) -> str:
+def draw_waveform(waveform: Float32s) -> str:
     """Return an SVG path of the area between the lowest and the highest value of each column of audio (n,); the loudest
     sample reaches the edge of the square.
     """
@@ -147,7 +145,7 @@ _LOUDEST, _FAINTEST = 99.8, 1.0
 
 
 def draw_spectrograms(
-    values: Floats, grid: Grid, mask: MaskRow | None, n_frames: int, key: str
+    values: Float32s, grid: Grid, mask: MaskRow | None, n_frames: int, key: str
 ) -> tuple[Picture, Picture | None]:
     """Draw a spectrogram, and its visible tokens.
 
@@ -170,7 +168,7 @@ def draw_spectrograms(
     return whole, draw_masked_picture(image, upright(mask.masked, grid), f"masked spectrogram of {key}")
 
 
-def upright(tokens: Bool, grid: Grid) -> Bool:
+def upright(tokens: Bools, grid: Grid) -> Bools:
     """Return flags of tokens (time freq) as rows of frequency, highest first, and columns of time.
 
     Args:
@@ -180,13 +178,13 @@ def upright(tokens: Bool, grid: Grid) -> Bool:
     return tokens.reshape(grid.shape).T[::-1]
 
 
-def find_loudness_range(values: Floats) -> tuple[float, float]:
+def find_loudness_range(values: Float32s) -> tuple[float, float]:
     """Return the values that are drawn black and brightest."""
     low, high = np.percentile(values, (_FAINTEST, _LOUDEST))
     return float(low), float(high)
 
 
-def paint_loudness(values: Floats, low: float, high: float) -> UInt8:
+def paint_loudness(values: Float32s, low: float, high: float) -> UInt8s:
     """Draw values (T, F) as colours (F, T, 3), highest frequency first.
 
     Args:
@@ -197,7 +195,7 @@ def paint_loudness(values: Floats, low: float, high: float) -> UInt8:
     return coloured(values.T[::-1], low, high, cv2.COLORMAP_MAGMA)
 
 
-def enlarged(image: UInt8) -> UInt8:
+def enlarged(image: UInt8s) -> UInt8s:
     """Enlarge an image by whole factors, so that tokens keep sharp edges."""
     height, width = image.shape[:2]
     rows, columns = max(1, HEIGHT_PX // height), max(1, WIDTH_PX // width)

@@ -12,11 +12,12 @@ import torch
 from maskstream.pipelines.modalities.image_text.batch import ImageTextBatch
 from maskstream.pipelines.modalities.text.batch import TextBatch
 from maskstream.preprocess.encode.text.tokenizer import load_tokenizer
+from maskstream.shards.arrays import Bools
 
 from .card import Card, Fact, Facts, Picture, WordPieces, join_picture_row
 from .figures import MaskRow, received, sample_card
 from .image import ImageFigures
-from .pictures import Bool, encode_data_uri, make_darker, picture
+from .pictures import encode_data_uri, make_darker, picture
 from .words import plural
 
 Keys = tuple[tuple[str, str], ...]
@@ -28,7 +29,7 @@ WITHIN = "##"
 
 
 def name_states(
-    hidden: Bool, tokens: npt.NDArray[np.integer], read: npt.NDArray[np.integer] | None, mask_id: int | None
+    hidden: Bools, tokens: npt.NDArray[np.integer], read: npt.NDArray[np.integer] | None, mask_id: int | None
 ) -> tuple[npt.NDArray[np.str_], Keys]:
     """Return the state of each token, "" for visible ones, and the names of the states.
 

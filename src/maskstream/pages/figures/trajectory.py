@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from maskstream.pipelines.modalities.trajectory.batch import TrajectoryBatch
 from maskstream.pipelines.modalities.trajectory.rows import CAMERA
 from maskstream.pipelines.modalities.video.batch import VideoBatch
+from maskstream.shards.arrays import Float64s, UInt8s
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.media.camera_pose import mirrored, seen_from, turned
 from maskstream.shards.media.npy import read_npy
@@ -23,7 +23,7 @@ from maskstream.shards.media.npy import read_npy
 from .card import Card, Drawing, PictureGrid, join_picture_row
 from .chart import Floats, draw_dots
 from .figures import find_sample
-from .pictures import Grid, UInt8, coloured, picture, spread
+from .pictures import Grid, coloured, picture, spread
 from .video import VideoFigures
 
 SIDE = 320.0
@@ -235,7 +235,7 @@ def _draw_video(batch: TrajectoryBatch) -> VideoBatch:
     )
 
 
-def _draw_way(poses: npt.NDArray[np.float64], *, now: int, wedges: Sequence[int] = ()) -> WalkAbove:
+def _draw_way(poses: Float64s, *, now: int, wedges: Sequence[int] = ()) -> WalkAbove:
     """Return poses (n, 7) on a level camera's axes as a trajectory."""
     ahead = turned(poses[:, 3:], np.broadcast_to([0.0, 0.0, 1.0], (len(poses), 3)))
     return WalkAbove(places=poses[:, [0, 2]], looks=np.arctan2(ahead[:, 0], ahead[:, 2]), now=now, wedges=wedges)
@@ -271,7 +271,7 @@ def _draw_depths(batch: TrajectoryBatch, i: int) -> tuple[PictureGrid, ...]:
     return (_join_row(batch, i, pixels, "depth", title="Depth", words=words, scale=(0.0, FARTHEST_M)),)
 
 
-def _join_row(batch: TrajectoryBatch, i: int, frames: UInt8, word: str, **more: Any) -> PictureGrid:
+def _join_row(batch: TrajectoryBatch, i: int, frames: UInt8s, word: str, **more: Any) -> PictureGrid:
     """Draw some of the frames (T, H, W, 3) of a clip."""
     shown = spread(len(frames), SHOWN_FRAMES).tolist()
     key, times = batch.key[i], batch.pts_s[i].tolist()

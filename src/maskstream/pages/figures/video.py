@@ -6,19 +6,17 @@ from math import sqrt
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 from torch import Tensor
 
 from maskstream.pipelines.flow.base import Flow
 from maskstream.pipelines.flow.picture import choose_flow_scale, usable
 from maskstream.pipelines.modalities.video.batch import VideoBatch
+from maskstream.shards.arrays import Bools, Float32s, UInt8s
 
 from .card import Card, Drawing, Fact, FrameTrack, Movie, Picture, PictureGrid, join_picture_row
 from .figures import MaskRow, received, sample_card
 from .pictures import (
-    Bool,
     Grid,
-    UInt8,
     check_grid,
     compared,
     draw_flow_picture,
@@ -171,7 +169,7 @@ def patch_words(grid: Grid) -> str:
     return f" {TIMES} ".join((plural(grid.patch[0], "frame"), str(grid.patch[1]), f"{grid.patch[2]} pixels"))
 
 
-def draw_picture_track(frames: UInt8, times: Sequence[float], grid: Grid) -> FrameTrack:
+def draw_picture_track(frames: UInt8s, times: Sequence[float], grid: Grid) -> FrameTrack:
     """Return the track of a clip's frames.
 
     Args:
@@ -192,7 +190,7 @@ def draw_picture_track(frames: UInt8, times: Sequence[float], grid: Grid) -> Fra
     )
 
 
-def draw_seen_track(frames: UInt8, times: Sequence[float], mask: MaskRow, grid: Grid) -> FrameTrack:
+def draw_seen_track(frames: UInt8s, times: Sequence[float], mask: MaskRow, grid: Grid) -> FrameTrack:
     """Return the track of the frames' visible tokens.
 
     Args:
@@ -228,8 +226,8 @@ def draw_flow_track(
         size: Height and width of the images.
         scale_px: Length of full colour; chosen for the clip by default.
     """
-    vectors: npt.NDArray[np.float32] = flow.vectors[i].float().cpu().numpy()
-    valid: Bool = flow.valid[i].cpu().numpy().astype(bool)
+    vectors: Float32s = flow.vectors[i].float().cpu().numpy()
+    valid: Bools = flow.valid[i].cpu().numpy().astype(bool)
     scale_px = scale_px or choose_flow_scale(vectors, valid)
     absent = 1.0 - float(usable(vectors, valid).mean())
     hatched = f" Hatched cells ({percent(absent)}) have no vector." if absent > 0 else ""
@@ -248,9 +246,7 @@ def draw_flow_track(
     )
 
 
-def draw_confidence_track(
-    trust: npt.NDArray[np.float32], times: Sequence[float], grid: Grid, size: tuple[int, int]
-) -> FrameTrack:
+def draw_confidence_track(trust: Float32s, times: Sequence[float], grid: Grid, size: tuple[int, int]) -> FrameTrack:
     """Return the track of the confidence of a clip's flow, for each frame except the first.
 
     Args:
@@ -354,10 +350,10 @@ def describe_token_colours(undecoded: str) -> tuple[tuple[str, str], ...]:
     return (("visible", "visible"), ("", "hidden, reconstructed"), ("undecoded", "hidden, not reconstructed"))
 
 
-Rows = dict[str, UInt8]
+Rows = dict[str, UInt8s]
 
 
-def draw_compared_frames(video: UInt8, made: UInt8, mask: MaskRow, grid: Grid, side_px: float) -> Rows:
+def draw_compared_frames(video: UInt8s, made: UInt8s, mask: MaskRow, grid: Grid, side_px: float) -> Rows:
     """Draw a few original frames of a clip, their visible part, and the model's completion.
 
     Args:
@@ -375,7 +371,7 @@ def draw_compared_frames(video: UInt8, made: UInt8, mask: MaskRow, grid: Grid, s
     return compared(draw_whole_frames(video, grid, side_px), draw_whole_frames(made, grid, side_px), hidden, targeted)
 
 
-def draw_whole_frames(frames: UInt8, grid: Grid, side_px: float) -> UInt8:
+def draw_whole_frames(frames: UInt8s, grid: Grid, side_px: float) -> UInt8s:
     """Return a few frames (T, H, W, 3), resized for the figures.
 
     Args:

@@ -7,16 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from maskstream.pages.figures.card import Card, Code, Fact, Facts, Figure, Section
 from maskstream.pages.figures.figures import MaskRow, mask_facts
-from maskstream.pages.figures.pictures import Bool
 from maskstream.pipelines.masks import SCHEMES, Cues, Draw, Mask, MaskBatch, PaperSchedule, Scheme, TokenGrid
 from maskstream.pipelines.masks.core import Shot
 from maskstream.pipelines.modalities.video.clip import VideoClip
 from maskstream.pipelines.modalities.video.data import video_loader
 from maskstream.pipelines.stream.rng import Place
+from maskstream.shards.arrays import Bools, Float32s, Int32s, UInt8s, UInt16s
 
 PLAIN = Shot()
 """The first view at the beginning of a run."""
@@ -30,7 +29,7 @@ class DrawnMask:
     shot: Shot = PLAIN
 
     @property
-    def hidden(self) -> Bool:
+    def hidden(self) -> Bools:
         """The hidden tokens on their grid; those of a spectrogram as in its image, the highest frequency first."""
         axes, hidden = self.mask.grid.axes, self.mask.masked[0].numpy().reshape(self.mask.grid.shape)
         if "freq" in axes:
@@ -102,7 +101,7 @@ class GalleryScene:
     grid: TokenGrid
     paint: Paint
     cues: tuple[Cues, ...] = (Cues(),)
-    views: tuple[npt.NDArray[np.uint8], ...] = ()
+    views: tuple[UInt8s, ...] = ()
 
     def draw(self, mask: Mask, seed: int, shot: Shot = PLAIN) -> DrawnMask:
         """Draw the mask of one view, as a loader does.
@@ -185,8 +184,8 @@ def count_facts(drawn: Sequence[DrawnMask]) -> tuple[Fact, ...]:
     return mask_facts(rows[0])
 
 
-Mesh = tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]
-Corridor = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint16]]
+Mesh = tuple[Float32s, Int32s]
+Corridor = tuple[UInt8s, UInt16s]
 
 BOX = (0.08, 0.03, 0.77, 0.92)
 """Box of the animal in the last frame of the default clip: x0, y0, x1, y1 as fractions of the image."""
@@ -208,18 +207,18 @@ class Media:
         corridor: Frames of a trajectory: colour uint8 (T, H, W, 3) and depth uint16 (T, H, W) in millimetres.
     """
 
-    video: npt.NDArray[np.uint8] | None = None
+    video: UInt8s | None = None
     box: tuple[float, float, float, float] = BOX
-    speech: npt.NDArray[np.float32] | None = None
-    crowd: npt.NDArray[np.float32] | None = None
+    speech: Float32s | None = None
+    crowd: Float32s | None = None
     animal: Mesh | None = None
     plane: Mesh | None = None
-    walk: npt.NDArray[np.float32] | None = None
+    walk: Float32s | None = None
     text: str | None = None
     corridor: Corridor | None = None
 
 
-def first_clip(location: str | Path, seed: int = 0) -> npt.NDArray[np.uint8]:
+def first_clip(location: str | Path, seed: int = 0) -> UInt8s:
     """Return the first clip of a split: 16 frames, stride 4, 224 pixels.
 
     Args:

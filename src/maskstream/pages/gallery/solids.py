@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from maskstream.pages.figures.card import Figure, join_picture_row
@@ -14,6 +13,7 @@ from maskstream.pages.figures.points import draw_voxels
 from maskstream.pages.figures.pose import skeletons
 from maskstream.pipelines.masks import Cues, Scheme, TokenGrid, submesh
 from maskstream.pipelines.modalities.points.tokens import VoxelTokens, find_occupied_tokens
+from maskstream.shards.arrays import Float32s, Int32s, Int64s
 from maskstream.shards.media.h36m import JOINTS
 
 from .scheme import DrawnMask, GalleryScene, GallerySection, Media, Mesh
@@ -24,7 +24,7 @@ FEET = 6
 SHOWN, STEP, FIRST = 12, 12, 60
 
 
-def surface_points(mesh: Mesh, n: int, rng: np.random.Generator) -> npt.NDArray[np.float32]:
+def surface_points(mesh: Mesh, n: int, rng: np.random.Generator) -> Float32s:
     """Draw points uniformly on a surface: float32 (n, 3).
 
     Args:
@@ -40,7 +40,7 @@ def surface_points(mesh: Mesh, n: int, rng: np.random.Generator) -> npt.NDArray[
     return points.astype(np.float32)
 
 
-def list_unique_edges(faces: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
+def list_unique_edges(faces: Int32s) -> Int64s:
     """Return the edges of triangles, each once: int64 (2, E)."""
     pairs = np.sort(faces[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), axis=1)
     return np.unique(pairs, axis=0).T.astype(np.int64)
@@ -78,7 +78,7 @@ def make_mesh_scene(animal: Mesh) -> GalleryScene:
     return GalleryScene(grid=grid, cues=(Cues(kinds=kinds),), paint=paint)
 
 
-def make_skeleton_scene(walk: npt.NDArray[np.float32]) -> GalleryScene:
+def make_skeleton_scene(walk: Float32s) -> GalleryScene:
     """Return frames of the capture side by side."""
     poses = walk[FIRST : FIRST + SHOWN * STEP : STEP]
     flat = np.stack([poses[:, :1, 1] - poses[..., 1], -poses[..., 2]], axis=-1)

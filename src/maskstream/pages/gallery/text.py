@@ -8,10 +8,9 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
-import numpy.typing as npt
 
 from maskstream.pages.figures.card import Card, Drawing, Figure, WordPieces, join_picture_row
-from maskstream.pages.figures.pictures import Bool, draw_masked_picture, draw_runs, resize
+from maskstream.pages.figures.pictures import draw_masked_picture, draw_runs, resize
 from maskstream.pages.figures.text import name_states
 from maskstream.pipelines.masks import (
     SPECIAL,
@@ -28,6 +27,7 @@ from maskstream.pipelines.masks import (
 )
 from maskstream.pipelines.masks.core.scheme import format_call, square
 from maskstream.pipelines.stream.rng import Place
+from maskstream.shards.arrays import Bools, Int64s
 
 from .scheme import CardText, DrawnMask, GalleryScene, GallerySection, Media, Paint
 
@@ -105,7 +105,7 @@ def cut(word: str) -> list[str]:
     return [word[a:b] for a, b in pairwise(edges)]
 
 
-def _read_integers(values: object) -> npt.NDArray[np.int64]:
+def _read_integers(values: object) -> Int64s:
     return np.array(values, dtype=np.int64)
 
 
@@ -132,7 +132,7 @@ def make_text_scenes(text: str) -> Callable[[Scheme], GalleryScene]:
     return lambda scheme: scenes[scheme.scene]
 
 
-def paint_pieces(pieces: Pieces, marked: Bool | None = None) -> Paint:
+def paint_pieces(pieces: Pieces, marked: Bools | None = None) -> Paint:
     """Return a function that paints masks on the text, and the attention matrix of the decoder if there is one.
 
     Args:
@@ -155,10 +155,10 @@ def paint_pieces(pieces: Pieces, marked: Bool | None = None) -> Paint:
 
 def words(
     pieces: Pieces,
-    hidden: Bool,
-    tokens: npt.NDArray[np.int64] | None = None,
+    hidden: Bools,
+    tokens: Int64s | None = None,
     title: str = "",
-    marked: Bool | None = None,
+    marked: Bools | None = None,
 ) -> WordPieces:
     """Return the text with its hidden pieces marked, or replaced by the tokens that the encoder reads.
 
@@ -179,7 +179,7 @@ def words(
     return WordPieces(pieces=tuple(shown), title=title, keys=keys)
 
 
-def matrix(attend: Bool) -> Drawing:
+def matrix(attend: Bools) -> Drawing:
     """Draw the positions (columns) that each position of the decoder (rows) attends to."""
     n = len(attend)
     return Drawing(
@@ -213,7 +213,7 @@ PAIR = CardText(
 )
 
 
-def draw_pair_masks(pieces: Pieces, seed: int) -> tuple[Bool, Bool]:
+def draw_pair_masks(pieces: Pieces, seed: int) -> tuple[Bools, Bools]:
     """Return the hidden patches of the image (18, 18) and the hidden pieces of the text (N,).
 
     Args:

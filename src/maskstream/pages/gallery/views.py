@@ -7,15 +7,12 @@ from dataclasses import replace
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from maskstream.pages.figures.card import Card, Drawing, Figure, join_picture_row
 from maskstream.pages.figures.figures import MaskRow
 from maskstream.pages.figures.pictures import (
-    Bool,
-    UInt8,
     coloured,
     draw_flow_picture,
     draw_masked_picture,
@@ -27,6 +24,7 @@ from maskstream.pipelines.flow import dis_flow
 from maskstream.pipelines.flow.picture import choose_flow_scale
 from maskstream.pipelines.masks import Cues, Draw, MaskBatch, Scheme, TokenGrid
 from maskstream.pipelines.modalities.audio.spectrogram import compute_spectrogram_grid
+from maskstream.shards.arrays import Bools, Float32s, UInt8s
 from maskstream.shards.media.fbank import Fbank
 from maskstream.train.papers.ca_dense_unet.model import ComplexRatio
 from maskstream.train.papers.spiking_mst.model import Spikes
@@ -38,7 +36,7 @@ from .scheme import CardText, DrawnMask, GalleryScene, GallerySection, Media, Pa
 SIDE_PX, SHOWN_PX, ACROSS = 224, 112, 4
 
 
-def make_clip_scene(video: UInt8) -> GalleryScene:
+def make_clip_scene(video: UInt8s) -> GalleryScene:
     """Return the clip (T, S, S, 3) in cubes, with its flow."""
     clip = resize(video, SIDE_PX, SIDE_PX)
 
@@ -49,7 +47,7 @@ def make_clip_scene(video: UInt8) -> GalleryScene:
     return GalleryScene(grid=TokenGrid.video(len(clip), SIDE_PX, SIDE_PX), cues=(cues,), paint=paint)
 
 
-def paint_clip(clip: UInt8, mask: MaskBatch, title: str) -> tuple[Figure, ...]:
+def paint_clip(clip: UInt8s, mask: MaskBatch, title: str) -> tuple[Figure, ...]:
     """Draw the first frame of each time step, masked, and a map of the targets if they differ from the hidden tokens.
 
     Args:
@@ -68,7 +66,7 @@ def paint_clip(clip: UInt8, mask: MaskBatch, title: str) -> tuple[Figure, ...]:
     return row, join_token_maps(layers, 2 * ACROSS, title="Targets of the decoder", keys=keys)
 
 
-def sheet(planes: Bool, across: int) -> Bool:
+def sheet(planes: Bools, across: int) -> Bools:
     """Arrange planes (n, h, w) in rows, with one empty line between them.
 
     Args:
@@ -80,7 +78,7 @@ def sheet(planes: Bool, across: int) -> Bool:
     return np.asarray(cells.swapaxes(1, 2).reshape(-1, across * w)[:-1, :-1])
 
 
-def join_token_maps(layers: Sequence[tuple[str, Bool]], across: int, *, title: str, keys: Sequence[str]) -> Drawing:
+def join_token_maps(layers: Sequence[tuple[str, Bools]], across: int, *, title: str, keys: Sequence[str]) -> Drawing:
     """Join maps of tokens into one drawing.
 
     Args:
@@ -126,7 +124,7 @@ SPIKES = CardText(
 )
 
 
-def make_image_scenes(clip: UInt8, box: tuple[float, float, float, float]) -> Callable[[Scheme], GalleryScene]:
+def make_image_scenes(clip: UInt8s, box: tuple[float, float, float, float]) -> Callable[[Scheme], GalleryScene]:
     """Return a function that builds the scene of a scheme, on its own grid, from the last frame of a clip (T, S, S, 3):
     its views or, for two modalities, an earlier frame with the flow to it.
 
@@ -154,7 +152,7 @@ def make_image_scenes(clip: UInt8, box: tuple[float, float, float, float]) -> Ca
     return build
 
 
-def paint_views(*views: UInt8) -> Paint:
+def paint_views(*views: UInt8s) -> Paint:
     """Return a function that paints the mask of view v on views[v % len(views)], next to the image if there is one
     view.
     """
@@ -171,13 +169,13 @@ def paint_views(*views: UInt8) -> Paint:
     return paint
 
 
-def paint_stack(*pictures: UInt8) -> Paint:
+def paint_stack(*pictures: UInt8s) -> Paint:
     """Return a function that paints the mask of each image of a stack."""
     names = ("RGB", "second modality")
     return lambda drawn: (join_picture_row(*map(draw_masked_picture, pictures, drawn[0].hidden, names, names)),)
 
 
-def drop_elements(frame: UInt8, seed: int) -> tuple[UInt8, UInt8]:
+def drop_elements(frame: UInt8s, seed: int) -> tuple[UInt8s, UInt8s]:
     """Return an image of 56 x 56 pixels, and the image after `Spikes` drops elements.
 
     Args:
@@ -214,7 +212,6 @@ IMAGES = GallerySection(
 
 # Audio
 
-Sound = npt.NDArray[np.float32]
 
 FRAMES, BINS, PATCH = 1024, 128, 16
 RATE_HZ, WINDOW, HOP = 16_000, 1024, 256
@@ -226,7 +223,7 @@ COMPLEX_RATIO = CardText(
 )
 
 
-def make_sound_scenes(speech: Sound) -> Callable[[Scheme], GalleryScene]:
+def make_sound_scenes(speech: Float32s) -> Callable[[Scheme], GalleryScene]:
     """Return a function that builds the scene of a scheme from the padded mel bands of speech (128, 1024, 3), in the
     scheme's order of tokens.
     """
@@ -250,7 +247,7 @@ def make_sound_scenes(speech: Sound) -> Callable[[Scheme], GalleryScene]:
     return lambda scheme: grids[scheme.grid.axes]
 
 
-def draw_mixed(speech: Sound, crowd: Sound) -> dict[str, UInt8]:
+def draw_mixed(speech: Float32s, crowd: Float32s) -> dict[str, UInt8s]:
     """Draw the mixture of mono speech and noise (n,), the mask and the result, up to 4 kHz: images by description,
     uint8 (150, 300, 3) each.
 
@@ -274,7 +271,7 @@ def draw_mixed(speech: Sound, crowd: Sound) -> dict[str, UInt8]:
     return {name: resize(image[len(image) // 2 :][None], 150, 300)[0] for name, image in images.items()}
 
 
-def spectrum(sound: Sound) -> Tensor:
+def spectrum(sound: Float32s) -> Tensor:
     """Return the complex spectrum (F, T) of mono audio (n,), in Hann windows of 1024 samples every 256."""
     return torch.stft(torch.from_numpy(sound), WINDOW, HOP, window=torch.hann_window(WINDOW), return_complex=True)
 

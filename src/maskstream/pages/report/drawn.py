@@ -7,7 +7,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 from torch import Tensor
 
 from maskstream.pages.figures.card import Card, Fact, Facts, Picture, Section, WordPieces, join_picture_row, label_words
@@ -19,6 +18,7 @@ from maskstream.pages.figures.text import ImageTextFigures
 from maskstream.pages.figures.video import VideoFigures, choose_picture_side, draw_whole_frames, join_frame_rows
 from maskstream.pipelines.modalities.points.tokens import VoxelTokens, number_point_tokens, scale_to_voxels
 from maskstream.preprocess.encode.text.tokenizer import load_tokenizer
+from maskstream.shards.arrays import Bools, UInt8s
 from maskstream.train.evaluate.evaluation import (
     Clips,
     Compared,
@@ -46,7 +46,6 @@ BESIDE = 4
 """Number of generated and of real clouds shown per category."""
 REACH = 2.4
 """Half width of an image of a cloud, in standard deviations of its coordinates."""
-Bools = npt.NDArray[np.bool_]
 
 
 def make_sections(examples: Sequence[Example], figures: Figures[Any], names: Sequence[str]) -> tuple[Section, ...]:
@@ -181,7 +180,7 @@ def _draw_spikes(one: Spiked, figures: Figures[Any], names: Sequence[str]) -> It
         )
 
 
-def _draw_raster(marks: Bools) -> npt.NDArray[np.uint8]:
+def _draw_raster(marks: Bools) -> UInt8s:
     """Draw spikes (neurons, steps), dark on light."""
     large = np.kron(marks, np.ones((NEURON_PX, STEP_PX), np.bool_)).astype(np.bool_)
     return np.where(large[..., None], np.array([29, 78, 216]), np.array([238, 240, 245])).astype(np.uint8)

@@ -13,13 +13,13 @@ from maskstream.pages.figures.chart import Chart, Line
 from maskstream.pages.figures.mesh import MeshFigures, ShownField, draw_fields, get_mesh_nodes
 from maskstream.pages.figures.pictures import picture
 from maskstream.pages.page import render, write_page
+from maskstream.shards.arrays import Float32s
 from maskstream.shards.format.manifest import Manifest
 from maskstream.train.core.process import CPU, compute_threads
 from maskstream.train.core.run_folder import run_weights
 from maskstream.train.core.weights import load_model
 from maskstream.train.papers.meshmask.evaluate import (
     ROLLOUTS,
-    Float32s,
     Trajectories,
     measure_rollout_error,
     measure_steps,
