@@ -10,9 +10,8 @@ from typing import TypeAlias
 
 import av
 import numpy as np
+import numpy.typing as npt
 from av.video.frame import VideoFrame
-
-from maskstream.shards.arrays import Float64s, Int64s, UInt8s
 
 FRAMES = 16
 STRIDE = 4
@@ -22,8 +21,8 @@ FPS: float | None = None
 SECONDS: float | None = None
 SHORT = "repeat"
 
-Array: TypeAlias = Float64s
-Bytes: TypeAlias = UInt8s
+Array: TypeAlias = npt.NDArray[np.float64]
+Bytes: TypeAlias = npt.NDArray[np.uint8]
 
 
 def choose_frames(count: int, rate: float) -> list[int]:
@@ -82,7 +81,7 @@ def weigh(inputs: int, outputs: int, average: bool, coarse: bool) -> Array:
     return weights
 
 
-def resize(plane: Bytes, rows: int, columns: int) -> Int64s:
+def resize(plane: Bytes, rows: int, columns: int) -> npt.NDArray[np.int64]:
     """Resize a plane uint8 (H, W).
 
     Args:

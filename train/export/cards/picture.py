@@ -5,13 +5,12 @@ from collections.abc import Iterable
 from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
-
-from maskstream.shards.arrays import Float64s, UInt8s
 
 SIZE = 224
 
-Array: TypeAlias = Float64s
+Array: TypeAlias = npt.NDArray[np.float64]
 
 
 def weigh(inputs: int, outputs: int) -> Array:
@@ -36,7 +35,7 @@ def weigh(inputs: int, outputs: int) -> Array:
     return weights
 
 
-def read_picture(source: object) -> UInt8s:
+def read_picture(source: object) -> npt.NDArray[np.uint8]:
     """Read the resized centre of a file, or of uint8 (H, W, 3): uint8 (SIZE, SIZE, 3)."""
     reduced = 1
     if isinstance(source, str | os.PathLike):
@@ -68,10 +67,10 @@ def read_picture(source: object) -> UInt8s:
     crop = pixels[down, across].astype(np.float64)
     rows = np.floor((np.tensordot(weigh(crop.shape[0], SIZE), crop, 1) + 2**7) / 2**8)
     mixed = np.einsum("kx,yxc->ykc", weigh(crop.shape[1], SIZE), rows, optimize=True)
-    levels: UInt8s = np.clip(np.floor((mixed + 2**19) / 2**20), 0, 255).astype(np.uint8)
+    levels: npt.NDArray[np.uint8] = np.clip(np.floor((mixed + 2**19) / 2**20), 0, 255).astype(np.uint8)
     return levels
 
 
-def read_pictures(sources: Iterable[object]) -> UInt8s:
+def read_pictures(sources: Iterable[object]) -> npt.NDArray[np.uint8]:
     """Read the centres of files, or of uint8 (H, W, 3) of any size: uint8 (B, SIZE, SIZE, 3)."""
     return np.stack([read_picture(one) for one in sources])

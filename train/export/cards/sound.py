@@ -8,12 +8,11 @@ from math import gcd, log1p
 from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import soundfile
 import soxr
 import torch
 from torch import Tensor
-
-from maskstream.shards.arrays import Float32s
 
 RATE = 16000
 SAMPLES = 163840
@@ -29,7 +28,7 @@ MEAN = 0.0
 DEVIATION = 1.0
 SCALE = 2.0
 
-Floats: TypeAlias = Float32s
+Floats: TypeAlias = npt.NDArray[np.float32]
 
 
 def read_waveform(source: object) -> Floats:
