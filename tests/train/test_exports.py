@@ -136,7 +136,7 @@ def test_lines_that_differ_a_little_are_told_of(made):
     assert card <= 1e-5 < own < 1
 
 
-OWN_AND_CARD = ("samples differ by", "differ from the run's by at most")
+OWN_AND_CARD = ("samples differ by at most", "differ from the run's by at most")
 
 
 def test_what_a_killed_export_left_is_deleted_by_the_next(made, tmp_path):

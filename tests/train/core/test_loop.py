@@ -105,7 +105,7 @@ def test_a_signal_ends_the_run_after_its_step_with_a_checkpoint(trainer, synthet
     assert equal(weights(resumed.run().out), weights(trainer("whole", steps=10).run().out))
     capsys.readouterr()
     assert trainer("run", steps=10, progress=True).run().finished
-    assert "has its 10 steps; more --steps go on" in " ".join(capsys.readouterr().err.split())
+    assert "has completed its 10 steps; pass more --steps to continue" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_loader_without_end_trains_the_same_and_is_not_asked_for_epochs(trainer, synthetic_loader):

@@ -163,7 +163,7 @@ def test_a_tracker_that_fails_is_left_out(tmp_path: Path, monkeypatch: pytest.Mo
     with caplog.at_level(logging.WARNING):
         write(tmp_path, "tensorboard", 1, 2)
     assert written == [1]
-    assert "tensorboard gets no more metrics of this run: ConnectionError: the server is gone" in caplog.text
+    assert "tensorboard receives no further metrics of this run: ConnectionError: the server is gone" in caplog.text
 
 
 def test_errors_say_what_is_legal(monkeypatch: pytest.MonkeyPatch):

@@ -163,7 +163,7 @@ def test_a_report_has_a_figure_and_what_is_written(split, strategy):
     (section,) = make_sections(found.examples, MODALITIES["image-text"].figures(recipe.data, Manifest.load(split)), ())
     titles = [figure.title for figure in section.cards[0].figures]
     assert "The answer" in titles
-    assert any(title.startswith("The answer that the model writes") for title in titles)
+    assert any(title.startswith("The answer written by the model") for title in titles)
 
 
 def test_sizes_and_data_that_do_not_fit_are_refused():
