@@ -1,30 +1,21 @@
 """A masked autoencoder of recordings, and its recipe."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from torch import Tensor
-
-from maskstream.pipelines.masks import MaskBatch, Random
+from maskstream.pipelines.masks import Random
 from maskstream.train.core.model import Grids
 from maskstream.train.core.optimiser import OptimiserConfig, ScheduleConfig
 from maskstream.train.core.recipe import Recipe
-from maskstream.train.nn.masked_autoencoder import AutoencoderConfig, TokenKind
-from maskstream.train.nn.media_tokens import PlaneTokens, need_mask
+from maskstream.train.nn.masked_autoencoder import AutoencoderConfig
+from maskstream.train.nn.media_tokens import TokenKind
 
 from .data import SensorBatch, SensorData
 
 
-class SensorTokens(PlaneTokens[SensorBatch]):
+class SensorTokens(TokenKind[SensorBatch]):
     """Cuts recordings into pieces of one sensor each; a piece is predicted relative to its mean and deviation."""
 
-    def of(self, batch: SensorBatch) -> tuple[Tensor, MaskBatch]:
-        """The values and the masks of a batch."""
-        return batch.values, need_mask(batch.mask)
-
-    def completed(self, batch: SensorBatch, predicted: Tensor) -> SensorBatch:
-        """The batch with its hidden pieces replaced by the predictions."""
-        values, mask = self.of(batch)
-        return replace(batch, values=self.paint(values, mask.target, predicted))
+    medium = "values"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

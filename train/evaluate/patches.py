@@ -198,9 +198,7 @@ def interpolate_pixels(tokens: VideoTokens, cubes: Tensor, mask: MaskBatch, time
     coarse = _relax_hidden(coarse, plane, time)
     start = torch.where(known, cubes, _fill_cubes(coarse.reshape(-1, t * h * w, 3), tokens))
     pixels = plane.repeat_interleave(pt, 1).repeat_interleave(ph, 2).repeat_interleave(pw, 3)
-    return gather_tokens(
-        _split_into_cubes(_relax_hidden(_join_cubes(start, tokens), pixels, time), tokens), mask.target
-    )
+    return gather_tokens(tokens.split(_relax_hidden(tokens.join(start), pixels, time)), mask.target)
 
 
 GUESSES: Mapping[str, Guess] = {
@@ -333,24 +331,11 @@ def _fill_cubes(colours: Tensor, tokens: VideoTokens) -> Tensor:
     return colours[..., None].expand(-1, -1, -1, tokens.n_pixels).flatten(2)
 
 
-def _join_cubes(cubes: Tensor, tokens: VideoTokens) -> Tensor:
-    """Join cubes (B, N, 3 * pixels) into a clip (B, T, H, W, 3)."""
-    (t, h, w), (pt, ph, pw) = tokens.grid, tokens.patch
-    return cubes.reshape(-1, t, h, w, 3, pt, ph, pw).permute(0, 1, 5, 2, 6, 3, 7, 4).reshape(-1, *tokens.extent, 3)
-
-
-def _split_into_cubes(volume: Tensor, tokens: VideoTokens) -> Tensor:
-    """Split a clip (B, T, H, W, 3) into cubes (B, N, 3 * pixels)."""
-    (t, h, w), (pt, ph, pw) = tokens.grid, tokens.patch
-    cut = volume.reshape(-1, t, pt, h, ph, w, pw, 3).permute(0, 1, 3, 5, 7, 2, 4, 6)
-    return cut.reshape(-1, tokens.n_tokens, tokens.n_inputs)
-
-
 def _places(tokens: VideoTokens) -> tuple[Tensor, Tensor]:
     """Return the positions in pixels of the centres of cubes (N, 3), and of all their pixels (N, pixels, 3)."""
     axes = [torch.arange(n) * step for n, step in zip(tokens.extent, (FRAME_PX, 1.0, 1.0), strict=True)]
     volume = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=3)
-    pixels = _split_into_cubes(volume[None], tokens)[0].reshape(tokens.n_tokens, 3, -1).transpose(1, 2)
+    pixels = tokens.split(volume[None])[0].reshape(tokens.n_tokens, 3, -1).transpose(1, 2)
     return pixels.mean(dim=1), pixels
 
 

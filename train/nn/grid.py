@@ -202,6 +202,30 @@ def number_rows(index: Tensor) -> Tensor:
     return torch.arange(index.shape[0], device=index.device).view(-1, *[1] * (index.ndim - 1))
 
 
+def to_cells(x: Tensor, grid: Sequence[int], window: Sequence[int]) -> Tensor:
+    """Divide a grid into cells that do not overlap.
+
+    Args:
+        x: Values (B, *grid, D), or in one row (B, N, D).
+        grid: Number of values along each axis.
+        window: Number of values of a cell along each axis.
+
+    Returns:
+        A view (B, *cells, *window, D).
+    """
+    n, sides = len(grid), (side for g, w in zip(grid, window, strict=True) for side in (g // w, w))
+    split = x.reshape(x.shape[0], *sides, x.shape[-1])
+    return split.permute(0, *range(1, 2 * n, 2), *range(2, 2 * n + 1, 2), 2 * n + 1)
+
+
+def from_cells(cells: Tensor) -> Tensor:
+    """Return the values (B, *grid, D) of a grid from its cells, the inverse of `to_cells`."""
+    n = cells.ndim // 2 - 1
+    sides = [a * b for a, b in zip(cells.shape[1 : n + 1], cells.shape[n + 1 : -1], strict=True)]
+    order = [axis for i in range(1, n + 1) for axis in (i, n + i)]
+    return cells.permute(0, *order, 2 * n + 1).reshape(cells.shape[0], *sides, cells.shape[-1])
+
+
 def to_windows(x: Tensor, grid: Sequence[int], window: Sequence[int]) -> Tensor:
     """Divide the tokens of a grid into windows that do not overlap.
 
@@ -213,24 +237,19 @@ def to_windows(x: Tensor, grid: Sequence[int], window: Sequence[int]) -> Tensor:
     Returns:
         (B, N / L, L, D), with L tokens per window.
     """
-    n, sides = len(grid), (side for g, w in zip(grid, window, strict=True) for side in (g // w, w))
-    split = x.reshape(x.shape[0], *sides, x.shape[-1])
-    order = (*range(1, 2 * n, 2), *range(2, 2 * n + 1, 2))
-    return split.permute(0, *order, 2 * n + 1).reshape(x.shape[0], -1, prod(window), x.shape[-1])
+    return to_cells(x, grid, window).reshape(x.shape[0], -1, prod(window), x.shape[-1])
 
 
 def from_windows(windows: Tensor, grid: Sequence[int], window: Sequence[int]) -> Tensor:
     """Return the tokens (B, N, D) of a grid from its windows, the inverse of `to_windows`.
 
     Args:
-        windows: The windows.
-        grid: Shape of the grid, in tokens.
-        window: Shape of a window, in tokens.
+        windows: The windows (B, N / L, L, D).
+        grid: Number of tokens along each axis.
+        window: Number of tokens of a window along each axis.
     """
-    n = len(grid)
-    split = windows.reshape(windows.shape[0], *(g // w for g, w in zip(grid, window, strict=True)), *window, -1)
-    order = [axis for i in range(1, n + 1) for axis in (i, n + i)]
-    return split.permute(0, *order, 2 * n + 1).reshape(windows.shape[0], prod(grid), -1)
+    counts = (g // w for g, w in zip(grid, window, strict=True))
+    return from_cells(windows.reshape(windows.shape[0], *counts, *window, windows.shape[-1])).flatten(1, -2)
 
 
 class Windows(nn.Module):

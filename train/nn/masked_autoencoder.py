@@ -20,12 +20,11 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import cast
 
 import torch
 from torch import Tensor
 
-from maskstream.pipelines.masks import MaskBatch
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.pipelines.stream.sampler import BatchT
@@ -35,43 +34,8 @@ from maskstream.train.core.model import Grids, Losses, ModelConfig, TokenFeature
 from .encoder_decoder import TokenDecoder, VisibleEncoder
 from .grid import LearntPositions, Windows, gather_tokens
 from .layouts import find_layout
-from .media_tokens import ImagePositions, ImageTokens, Positions, Targets, VideoTargets, VideoTokens
+from .media_tokens import ImagePositions, ImageTokens, Positions, Targets, TokenKind, VideoTargets, VideoTokens
 from .transformer import BlockSizes, init_linear
-
-
-class TokenKind(Protocol[BatchT]):
-    """The interface of a kind of token. It is a module, so its buffers follow the model to its device."""
-
-    grid: tuple[int, ...]
-    n_tokens: int
-    n_inputs: int
-    n_targets: int
-
-    def positions(self, width: int) -> Tensor:
-        """Return the position embeddings, float32 (N, width)."""
-
-    def media(self, batch: BatchT) -> Tensor:
-        """Return the images, clips or spectrograms of a batch; raise ValueError if it has none."""
-
-    def of(self, batch: BatchT) -> tuple[Tensor, MaskBatch]:
-        """Return the data and the masks of a batch; raise ValueError if one is missing."""
-
-    def completed(self, batch: BatchT, predicted: Tensor) -> BatchT:
-        """Return the batch with its target tokens replaced by the predictions (B, M, n_targets).
-
-        Args:
-            batch: The batch.
-            predicted: The predictions.
-        """
-
-    def split(self, data: Tensor) -> Tensor:
-        """Split data into tokens (B, N, ...), without normalisation."""
-
-    def inputs(self, tokens: Tensor) -> Tensor:
-        """Return tokens as the encoder reads them, float32 (B, V, n_inputs)."""
-
-    def targets(self, tokens: Tensor) -> Tensor:
-        """Return tokens as the decoder predicts them, float32 (B, M, n_targets)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -37,7 +37,7 @@ def test_a_token_is_a_patch_of_latents(model, batch):
     tokens = model.tokens.split(latents)
     assert tokens.shape == (3, 16, 8)
     assert torch.equal(tokens[:, 6].view(3, 2, 2, 2), latents[:, 2:4, 4:6])
-    assert torch.equal(model.tokens._joined(tokens).permute(0, 2, 3, 1), latents)
+    assert torch.equal(model.tokens.join(tokens), latents)
 
 
 def test_targets_have_mean_0_and_variance_1(model, batch):

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from maskstream.pipelines.modalities.audio.batch import AudioBatch
 from maskstream.train.core.model import Grids
-from maskstream.train.nn.masked_autoencoder import AutoencoderConfig, TokenKind
-from maskstream.train.nn.media_tokens import SpectrogramTokens
+from maskstream.train.nn.masked_autoencoder import AutoencoderConfig
+from maskstream.train.nn.media_tokens import SpectrogramTokens, TokenKind
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -368,15 +368,13 @@ class VoxelDiffusion(Model[PointsBatch], config=VoxelDiffusionConfig):
 
     def split(self, grid: Tensor) -> Tensor:
         """Split a grid (B, C, R, R, R) into tokens (B, T, C p^3), with values in C order of (x, y, z, channel)."""
-        s, p = self.side, self.patch
-        cut = grid.reshape(len(grid), grid.shape[1], s, p, s, p, s, p).permute(0, 2, 4, 6, 3, 5, 7, 1)
-        return cut.reshape(len(grid), s**3, -1)
+        return to_windows(grid.movedim(1, -1), (self.resolution,) * 3, (self.patch,) * 3).flatten(2)
 
     def join(self, tokens: Tensor) -> Tensor:
         """Join tokens (B, T, 3 p^3) to a grid (B, R, R, R, 3)."""
-        s, p, r = self.side, self.patch, self.resolution
-        cut = tokens.reshape(len(tokens), s, s, s, p, p, p, 3).permute(0, 1, 4, 2, 5, 3, 6, 7)
-        return cut.reshape(len(tokens), r, r, r, 3)
+        edges = (self.resolution,) * 3
+        cells = tokens.reshape(*tokens.shape[:2], -1, 3)
+        return from_windows(cells, edges, (self.patch,) * 3).reshape(len(tokens), *edges, 3)
 
 
 def need_noise(batch: PointsBatch) -> tuple[Tensor, Tensor, Tensor]:

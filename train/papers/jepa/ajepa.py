@@ -10,8 +10,7 @@ from maskstream.pipelines.modalities.audio.data import AudioData
 from maskstream.train.core.model import Grids
 from maskstream.train.core.optimiser import OptimiserConfig, ScheduleConfig
 from maskstream.train.core.recipe import Recipe
-from maskstream.train.nn.masked_autoencoder import TokenKind
-from maskstream.train.nn.media_tokens import SpectrogramTokens
+from maskstream.train.nn.media_tokens import SpectrogramTokens, TokenKind
 
 from .model import JepaConfig
 

@@ -9,8 +9,7 @@ from maskstream.pipelines.modalities.image.data import ImageData
 from maskstream.train.core.model import Grids
 from maskstream.train.core.optimiser import OptimiserConfig, ScheduleConfig
 from maskstream.train.core.recipe import Recipe
-from maskstream.train.nn.masked_autoencoder import TokenKind
-from maskstream.train.nn.media_tokens import ImagePositions, ImageTokens
+from maskstream.train.nn.media_tokens import ImagePositions, ImageTokens, TokenKind
 
 from .model import JepaConfig
 

@@ -38,8 +38,8 @@ from maskstream.train.core.optimiser import OptimiserConfig, ScheduleConfig
 from maskstream.train.core.recipe import Recipe
 from maskstream.train.nn.encoder_decoder import VisibleEncoder
 from maskstream.train.nn.grid import gather_tokens
-from maskstream.train.nn.masked_autoencoder import MediaEncoder, TokenKind
-from maskstream.train.nn.media_tokens import ImagePositions, ImageTokens, VideoTokens
+from maskstream.train.nn.masked_autoencoder import MediaEncoder
+from maskstream.train.nn.media_tokens import ImagePositions, ImageTokens, TokenKind, VideoTokens
 from maskstream.train.nn.objectives import rows_of_all_ranks
 from maskstream.train.nn.transformer import BlockSizes
 

@@ -40,7 +40,8 @@ from maskstream.train.core.model import Grids, Losses, ModelConfig, weighted, wi
 from maskstream.train.core.optimiser import move_towards
 from maskstream.train.nn.encoder_decoder import TokenDecoder, VisibleEncoder
 from maskstream.train.nn.grid import gather_tokens
-from maskstream.train.nn.masked_autoencoder import MediaEncoder, TokenKind
+from maskstream.train.nn.masked_autoencoder import MediaEncoder
+from maskstream.train.nn.media_tokens import TokenKind
 from maskstream.train.nn.objectives import EPS
 from maskstream.train.nn.transformer import BlockSizes, TransformerBlock
 

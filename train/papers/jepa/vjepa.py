@@ -21,8 +21,7 @@ from maskstream.train.core.model import Grids
 from maskstream.train.core.optimiser import OptimiserConfig, ScheduleConfig
 from maskstream.train.core.recipe import Recipe
 from maskstream.train.nn.grid import build_axis_sinusoids, within
-from maskstream.train.nn.masked_autoencoder import TokenKind
-from maskstream.train.nn.media_tokens import VideoTokens
+from maskstream.train.nn.media_tokens import TokenKind, VideoTokens
 from maskstream.train.nn.transformer import RaggedRows, Stack, Turns
 
 from .model import Jepa, JepaConfig

@@ -25,7 +25,7 @@ from maskstream.train.core.model import Grids, Losses, weighted, widen
 from maskstream.train.core.optimiser import ScheduleConfig
 from maskstream.train.core.recipe import Recipe
 from maskstream.train.nn.grid import gather_tokens
-from maskstream.train.nn.masked_autoencoder import TokenKind
+from maskstream.train.nn.media_tokens import TokenKind
 from maskstream.train.nn.transformer import Norms, RaggedRows, Turns
 
 from .model import of_rows

@@ -24,7 +24,7 @@ from maskstream.pipelines.modalities.trajectory.batch import TrajectoryBatch
 from maskstream.pipelines.modalities.trajectory.data import TrajectoryData
 from maskstream.shards.limits import PositiveInt
 from maskstream.train.core.model import Grids, Losses, Model, ModelConfig, weighted, widen
-from maskstream.train.nn.grid import Positions, build_grid_positions, gather_tokens
+from maskstream.train.nn.grid import Positions, build_grid_positions, gather_tokens, to_cells
 from maskstream.train.nn.media_tokens import VideoTokens
 from maskstream.train.nn.transformer import Stack, init_linear
 
@@ -158,12 +158,11 @@ class WaypointModel(Model[TrajectoryBatch], config=WaypointConfig):
         """Return cubes of depth (B, N, 2 pixels): nearness, from 0 at 10 m and more to 1, and whether depth is
         known.
         """
-        (t, h, w), (pt, ph, pw) = self.tokens.grid, self.tokens.patch
         near = 1 - torch.log1p(depth.clamp(max=_FAR_M)) / torch.log1p(depth.new_tensor(_FAR_M))
         known = (depth > 0).to(depth.dtype)
-        both = torch.stack([near * known, known], dim=1)
-        cubes = both.reshape(-1, 2, t, pt, h, ph, w, pw).permute(0, 2, 4, 6, 1, 3, 5, 7)
-        return cubes.reshape(-1, t * h * w, 2 * pt * ph * pw)
+        both = torch.stack([near * known, known], dim=-1)
+        cubes = to_cells(both, self.tokens.extent, self.tokens.patch).movedim(-1, 4)
+        return cubes.reshape(len(depth), self.tokens.n_tokens, -1)
 
 
 def measure_movement(batch: TrajectoryBatch) -> Tensor:
