@@ -101,6 +101,7 @@ class MixSamples:
             compute_weight_at(weight, size, progress) if lives else 0.0
             for weight, size, lives in zip(self.weights, self.sizes, alive, strict=True)
         ]
+        # A weight is a fraction of tokens, but parts are drawn by samples: divide by the tokens of one sample.
         if self.unit == "tokens":
             weights = [weight / cost for weight, cost in zip(weights, costs, strict=True)]
         whole = sum(weight * cost for weight, cost in zip(weights, costs, strict=True))
@@ -176,6 +177,7 @@ class MixOrder:
         """
         self.check_steps()
         mixed, numbers = self.samples, [weight for weight in self.samples.weights if isinstance(weight, int)]
+        # Constant integer weights repeat in a short cycle, which needs no integral.
         if len(numbers) == len(mixed.weights) and not any(mixed.limits):
             return Cycle(tuple(numbers))
         return Shares(rates=mixed.rates, points=mixed.points_of_change, length=self._run, limits=mixed.limits)
@@ -202,6 +204,8 @@ class MixOrder:
 
     def batches(self, epoch: int, first: int = 0) -> Iterator[GlobalBatch]:
         """Yield the global batches of an epoch of the mixture, from number `first` on."""
+        # The counts of each part up to a batch are known, so no batch depends on the ones before it. The shuffle within
+        # a batch has its own generator for the same reason.
         reader = MixReader(self)
         for step in range(epoch * self.n_batches + first, (epoch + 1) * self.n_batches):
             drawn = reader.group_by_part(step * self.global_batch, (step + 1) * self.global_batch)

@@ -197,12 +197,16 @@ def run_tasks(
         phase: Name of the phase.
         unit: Name of a unit.
     """
+    # Checking a record reads files, possibly of a remote store, so threads check many at once. Only whether a task is
+    # done is kept.
     with ThreadPoolExecutor(READERS) as pool:
         stands = list(pool.map(lambda task: ledger.stands(task) is not None, tasks))
     todo = [task for task, does in zip(tasks, stands, strict=True) if not does]
     if todo:
         n_all, n_todo = (sum(task.units for task in some) for some in (tasks, todo))
         progress.phase(phase, n_all, n_all - n_todo, unit)
+    # Progress counts units while a task runs. If its process dies, the task starts over, so the units that it has
+    # reported are taken back; when it finishes, the units that it has not reported are added.
     reported: Counter[str] = Counter()
     restarts: Counter[str] = Counter()
     with closing(executor.run(work, todo)) as events:

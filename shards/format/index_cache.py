@@ -233,6 +233,8 @@ def open_cached_index(key: str, size_bytes: int, unpack: Unpack) -> IndexFile:
         path = folder / f"{key}.index"
         if (index := _whole(path, key)) is not None:
             return index
+        # One process of a machine unpacks, and the others wait for it. The file appears by a rename, so those that
+        # arrive later map it without the lock.
         with _wait_alone(folder):
             if (index := _whole(path, key)) is not None:  # another process has unpacked it in the meantime
                 return index

@@ -146,6 +146,8 @@ def encode_energy(energy: Int64s) -> UInt8s:
     """Encode energies from 0 to below 2 ** 31 as unsigned 8-bit floats: values below 16 are exact, others keep the
     three bits after their highest bit.
     """
+    # `frexp` gives the number of bits, of which the highest four are kept: the first is implied by the shift, and the
+    # other three number the _STEPS codes of an octave.
     shift = np.maximum(np.frexp(energy)[1] - 4, 0)
     return np.asarray(_STEPS * shift + (energy >> shift), dtype=np.uint8)
 
@@ -236,6 +238,7 @@ def note_box(payload: bytes) -> bytes:
 
 def with_box(fragment: bytes, box: bytes) -> bytes:
     """Insert boxes between the moof and mdat of a fragment; its packet offsets grow by the size of the boxes."""
+    # Data offsets are relative to the start of the moof, so a box between moof and mdat moves the packets of every run.
     (_, _, start, end), *_ = boxes(memoryview(fragment), 0, len(fragment))
     head = bytearray(fragment[:end])
     for at in _track_runs(memoryview(fragment), start, end):

@@ -68,6 +68,7 @@ def invert(flow: Float32s, scale_x: float, scale_y: float, inverted: Float32s) -
             starts[0, r * columns + c], starts[1, r * columns + c] = c, r
     for k in range(fields):
         scale(flow[k], _F(scale_x), _F(scale_y), field)
+        # The first of the fixed-point steps starts at q itself, where no interpolation is needed: p = q - flow(q).
         for axis in range(2):
             for r in range(rows):
                 for c in range(columns):
@@ -114,9 +115,13 @@ def carry_on(maps: Float32s, flow: Float32s, base: int, x: float, y: float, fill
     line, starts = np.empty(width, dtype=_F), np.empty(width, dtype=_F)
     for c in range(width):
         starts[c] = c + 1
+    # A border of zeros stands for everything outside the frame. The map of the frame before is read from `framed` while
+    # the next one is written to `moved`.
     framed, moved = np.zeros((height + 2, width + 2), dtype=_F), np.zeros((height + 2, width + 2), dtype=_F)
     outside = maps[base] if fill else np.zeros((height, width), dtype=_F)
     for n in range(frames - 1):
+        # First from the base back to frame 0, then from the base on to the last frame; both directions begin with the
+        # start map.
         frame, pair = (base - 1 - n, base - 1 - n) if n < base else (n + 1, n)
         if n == 0 or n == base:
             for r in range(height):
@@ -126,6 +131,7 @@ def carry_on(maps: Float32s, flow: Float32s, base: int, x: float, y: float, fill
             scale(inverses[pair], _F(width / columns), _F(height / rows), field)
         else:
             scale(flow[pair], _F(x), _F(y), field)
+        # Resize the flow to the map, along rows here and along columns below.
         for axis in range(2):
             for r in range(rows + 1):
                 sample_row(field[axis, r], across, wide[axis, r])
@@ -227,6 +233,8 @@ def sum_tokens(maps: Float32s, tubelet: int, cells: int) -> Float32s:
     """Sum maps (T, H, W) over tokens of `tubelet` frames and cells x cells map cells: (T / tubelet, N)."""
     frames, height, width = maps.shape
     h, w = height // cells, width // cells
+    # Floats are added in a fixed order (frames, rows, then columns), which the torch backend repeats: a different order
+    # would round differently and change masks.
     sums = np.empty((frames // tubelet, h * w), dtype=np.float32)
     line = np.empty(width, dtype=np.float32)
     for t in range(frames // tubelet):
@@ -255,6 +263,8 @@ def hide_all_but_highest(scores: Float32s, visible: int, order: Int64s) -> Bools
     best = np.empty(max(visible, 1), dtype=np.int64)  # best so far, highest first
     for row in range(len(scores) if visible else 0):
         line, count = scores[row], 0
+        # Insert each token into the sorted list of the best so far. Only strictly higher scores move ahead, so among
+        # equal ones the earlier in `order` stays.
         for n in order:
             place = count
             if count == visible:

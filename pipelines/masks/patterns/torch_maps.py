@@ -119,6 +119,8 @@ class TorchMaps:
         first = seen = torch.nn.functional.pad(draws.start.flatten(1), (0, 1))
         maps = [first]
         at_once = pairs if flow.is_cuda else max(IN_CACHE // clips, 1)
+        # Clips have different bases, but each needs T - 1 steps: those back first, then those forward. Displacements do
+        # not depend on the maps, so they are computed for many steps at once; only sampling is done step by step.
         for step in torch.split(counted(pairs, flow.device), at_once):
             back, again = step < base, step + 1 == base
             pair = torch.where(back, base - 1 - step, step)
