@@ -130,10 +130,11 @@ class TokenKind(nn.Module, Generic[BatchT]):
         """Split samples into tokens (B, N, n_inputs) of the same type; raise ValueError for another size."""
         grid = self.grid_of(data)
         extent = [n * step for n, step in zip(grid, self.patch, strict=True)]
-        cells = to_cells(data.reshape(len(data), *extent, self.channels), extent, self.patch)
+        # `len` would fix the batch size in an exported graph; `shape[0]` does not.
+        cells = to_cells(data.reshape(data.shape[0], *extent, self.channels), extent, self.patch)
         if self.channels_first:
             cells = cells.movedim(-1, len(grid) + 1)
-        return cells.reshape(len(data), prod(grid), self.n_inputs)
+        return cells.reshape(data.shape[0], prod(grid), self.n_inputs)
 
     def join(self, tokens: Tensor, grid: tuple[int, ...] | None = None) -> Tensor:
         """Join tokens (B, N, n_inputs) to samples, the inverse of `split`.
@@ -144,7 +145,7 @@ class TokenKind(nn.Module, Generic[BatchT]):
         """
         grid = self.grid if grid is None else grid
         first, last = ((self.channels,), ()) if self.channels_first else ((), (self.channels,))
-        cells = tokens.reshape(len(tokens), *grid, *first, *self.patch, *last)
+        cells = tokens.reshape(tokens.shape[0], *grid, *first, *self.patch, *last)
         data = from_cells(cells.movedim(len(grid) + 1, -1) if self.channels_first else cells)
         return data if len(self.shape) > len(grid) else data[..., 0]
 

@@ -162,7 +162,7 @@ class WaypointModel(Model[TrajectoryBatch], config=WaypointConfig):
         known = (depth > 0).to(depth.dtype)
         both = torch.stack([near * known, known], dim=-1)
         cubes = to_cells(both, self.tokens.extent, self.tokens.patch).movedim(-1, 4)
-        return cubes.reshape(len(depth), self.tokens.n_tokens, -1)
+        return cubes.reshape(depth.shape[0], self.tokens.n_tokens, -1)
 
 
 def measure_movement(batch: TrajectoryBatch) -> Tensor:
