@@ -112,5 +112,5 @@ def look_at_pixels(maskstream: Command, folder: Path, small: str, cut: str) -> N
     assert gallery.count("name: bordermask:Edges<") == 2
     assert "name: tube<" in gallery
     alone = maskstream("gallery --mask bordermask:Edges", fails=True).text
-    assert "--mask bordermask:Edges is drawn on the samples of a split; pass one with --data" in alone
+    assert "--mask bordermask:Edges is drawn on the samples of a split; pass a split with --data" in alone
     maskstream(f"train videomae-tiny --data shards/train --out edges --steps 2 {cut} --set mask.kind=bordermask:Edges")
