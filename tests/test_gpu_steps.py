@@ -160,7 +160,7 @@ def a_missing_library(steps, patch, folder) -> str:
 @fault_of("pixels")
 def other_frames(steps, patch, folder) -> str:
     spoil(steps, patch, "dali", next_frames)
-    return "vp9: a frame is nearer to another"
+    return "vp9: a frame is closer to another one"
 
 
 @fault_of("pixels")
@@ -265,7 +265,7 @@ class Decoder:
 @fault_of("challenger")
 def frames_backwards(steps, patch, folder) -> str:
     patch.setattr(Decoder, "backwards", True)
-    return "8 threads: frames are not in their order"
+    return "8 threads: frames are out of order"
 
 
 @pytest.fixture(scope="session")

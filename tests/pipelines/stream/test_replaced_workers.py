@@ -191,7 +191,7 @@ def test_many_workers_start_in_turns_and_only_for_a_batch(numbered, monkeypatch,
     assert [pid > 0 for pid in pool.pids] == [True] * 3 + [False] * 37
     assert len(starting) == 3
     assert max(starting) <= 2
-    assert "40 worker processes start 2 at a time; this process may use 2 cores, so more than about workers=2" in (
+    assert "starting 40 worker processes, 2 at a time; this process may use 2 cores, so more than about workers=2" in (
         caplog.text
     )
     pool.close()
