@@ -365,7 +365,7 @@ TOKENS = {
     "pipelines/flow": 131,
     "pipelines/masks": 393,
     "pipelines/modalities": 1036,
-    "pipelines/stream": 340,
+    "pipelines/stream": 341,
     "preprocess": 10,
     "preprocess/curate": 255,
     "preprocess/datasets": 355,

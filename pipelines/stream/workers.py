@@ -121,20 +121,26 @@ class WorkerPool(Generic[HostT]):
         # Plans go to the workers in turn, and answers are collected in the same turn, so batches arrive in order
         # although workers run at different speeds. A worker gets its next plan when one of its batches is collected, so
         # it is never more than `prefetch` batches ahead.
+        # Open batches are counted here, because `close` drops the workers' jobs: an epoch that it cuts short must not
+        # look like a complete one.
         self._call += 1
-        call, left = self._call, map(Assignment, plans)
+        call, left, pending = self._call, map(Assignment, plans), 0
         self._begin()
         for _ in range(self._prefetch):
             for worker, job in zip(self._workers, left, strict=False):
                 worker.add(job)
+                pending += 1
         with self._lock:
+            self._check_open()
             self._start_some()
         for worker in cycle(self._workers):
-            if self._call != call or not worker.is_busy:
+            if self._call != call or not pending:
                 return
             answer = self._next(worker)
+            pending -= 1
             if (job := next(left, None)) is not None:  # type: ignore[assignment]
                 worker.add(job)
+                pending += 1
             if isinstance(answer, Failed):
                 raise answer.raised()
             answer.stats.restarts, self._restarts = self._restarts, 0

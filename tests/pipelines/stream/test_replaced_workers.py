@@ -173,6 +173,19 @@ def test_a_thread_that_waits_for_a_batch_ends_when_the_pool_is_closed(numbered):
 
 
 @pytest.mark.slow
+def test_an_epoch_that_close_cuts_short_does_not_look_complete(numbered):
+    maker = numbered.maker()
+    pool = pool_of(maker, 1)
+    made = pool.batches(plans_of(maker))
+    next(made)
+    pool.close()
+    with pytest.raises(RuntimeError, match="was closed while it waited"):
+        next(made)
+    with closing(pool):
+        assert same(next(pool.batches(plans_of(maker))).batch, undisturbed(numbered, 1)[0])
+
+
+@pytest.mark.slow
 def test_many_workers_start_in_turns_and_only_for_a_batch(numbered, monkeypatch, caplog):
     monkeypatch.setattr(pools, "_AT_ONCE", 1)
     monkeypatch.setattr(pools, "cores", lambda: 2)
