@@ -98,8 +98,8 @@ def runs_of(data: Bytes, whole: int, duration: int, size: int, table: Int64s) ->
 
 @kernel
 def parse_moof(data: Bytes, base: int, stop: int, duration: int, size: int, table: Int64s, count: int) -> int:
-    """Parse one fragment, whose moof lies from `base` to `stop`, after `count` packets of earlier fragments; the result
-    is that of `runs_of`.
+    """Parse one fragment, whose moof lies from `base` to `stop`, after `count` packets of earlier fragments; return the
+    same as `runs_of`.
     """
     at = base + 8
     while True:

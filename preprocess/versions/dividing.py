@@ -26,9 +26,7 @@ from maskstream.shards.format.dataset import (
     read_description,
 )
 from maskstream.shards.format.manifest import Manifest
-from maskstream.shards.format.rejects import (
-    is_erased_key,
-)
+from maskstream.shards.format.rejects import is_erased_key
 from maskstream.shards.named import list_few
 from maskstream.shards.stores.folders import seen_from
 from maskstream.shards.stores.output import Location, Output, open_output, split_folder_and_name, within

@@ -33,9 +33,7 @@ from maskstream.shards.format.dataset import (
 )
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.part_writer import find_repeated_keys, hash_keys
-from maskstream.shards.format.rejects import (
-    read_rejects,
-)
+from maskstream.shards.format.rejects import read_rejects
 from maskstream.shards.format.sample import Reject
 from maskstream.shards.format.tokenizer import TOKENIZER, TOKENIZER_JSON, find_tokenizer_files, find_tokenizer_name
 from maskstream.shards.named import list_few

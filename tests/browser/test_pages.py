@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from maskstream.modalities import MODALITIES, modality_of
-from maskstream.pages.curated import write_curated
+from maskstream.pages.curated import writing_curated
 from maskstream.pages.figures.words import short_key
 from maskstream.pages.flow import write_flow_page
 from maskstream.pages.gallery import gallery_page, own_gallery
@@ -227,7 +227,9 @@ def test_a_curation(browser: Browser, tmp_path: Path, monkeypatch: pytest.Monkey
     remove(exam, Manifest.load(exam).keys(range(4, len(Manifest.load(exam)))))
     found = curate(split, keep="bytes>p20", copies=True, against=[exam], dry_run=True)
     assert {*found.counts} == {"rule", "leak", "copy"}
-    url = url_of(write_curated(found, tmp_path / "curated.html"))
+    with writing_curated(found, tmp_path / "curated.html"):
+        pass
+    url = url_of(tmp_path / "curated.html")
     best = found.measures.manifest.key(int(found.measures.index[found.copies[0][0]]))
     assert browser.faults(url, [short_key(best)]) == []
     with browser.opened(url) as page:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from maskstream.modalities import modality_of
-from maskstream.pages.curated import write_curated
+from maskstream.pages.curated import writing_curated
 from maskstream.pages.replay import write_replay
 from maskstream.preprocess.curate import curate
 from maskstream.shards.format.manifest import Manifest
@@ -39,10 +39,13 @@ def test_names_are_text_on_every_page(words: str, tmp_path: Path) -> None:
     train("mae-tiny", split, run, steps=2, device="cpu", threads=1, progress=False, set=CUTS, seed=3)
     metrics = {one.step: one for one in read_metrics(run)}
     modality = modality_of(Manifest.load(split))
+    found = curate(split, keep="sharpness > 5", dry_run=True, max_removed=1)
+    with writing_curated(found, tmp_path / "curated.html"):
+        pass
     pages = [
         write_replay(modality, run, [replay(run, 1)], metrics, tmp_path / "replay.html"),
         write_report(run, split, tmp_path / "report.html"),
-        write_curated(curate(split, keep="sharpness > 5", dry_run=True, max_removed=1), tmp_path / "curated.html"),
+        tmp_path / "curated.html",
     ]
     assert len(Manifest.load(split)) == len(samples)
     for path in pages:

@@ -11,7 +11,7 @@ import numpy as np
 from maskstream.pages.figures.card import Card, Section, WordPieces, join_picture_row
 from maskstream.pages.figures.pictures import picture, shrunk
 from maskstream.pages.figures.words import plural, short_key
-from maskstream.pages.page import check_page, page, write_page, writing_page
+from maskstream.pages.page import check_page, page, writing_page
 from maskstream.preprocess.curate import SIGNALS, Curated, Measures
 from maskstream.preprocess.curate.copies import match_frames
 from maskstream.preprocess.curate.curated import check_list
@@ -28,16 +28,6 @@ _NEAR, _GROUPS, _SIDE = 6, 12, 160
 
 Shown = tuple[Measures, int, str]
 """A sample, by its measures and its place among them, and its caption."""
-
-
-def write_curated(found: Curated, out: str | Path) -> Path:
-    """Write the page to `out` and return it.
-
-    Args:
-        found: The curation.
-        out: HTML file.
-    """
-    return write_page(_build_page(found), out)
 
 
 def list_beside(out: str | Path) -> Path:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 import soxr
 
-from maskstream.pages.curated import write_curated
+from maskstream.pages.curated import writing_curated
 from maskstream.preprocess.curate import curate, measure
 from maskstream.preprocess.curate.copies import alike
 from maskstream.preprocess.encode.audio.encoder import encode_sound
@@ -136,7 +136,9 @@ def test_copies_and_leaks_of_texts_go_and_the_page_shows_them_as_text(tmp_path: 
     assert of == {frozenset((name, f"a{10 + n}")) for n, name in enumerate(TEXTS)} | {frozenset(("longer", "a0"))}
     assert gone["a30"] == ("leak", f"leak of {exam}")
     assert Manifest.load(split).version == 2
-    page = write_curated(found, tmp_path / "page.html").read_text()
+    with writing_curated(found, tmp_path / "page.html"):
+        pass
+    page = (tmp_path / "page.html").read_text()
     assert "&lt;script&gt;alert(1)" in page
     assert "<script>alert" not in page
     assert "<img src=x" not in page

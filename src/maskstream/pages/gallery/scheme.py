@@ -30,7 +30,7 @@ class DrawnMask:
 
     @property
     def hidden(self) -> Bools:
-        """The hidden tokens on their grid; those of a spectrogram as in its image, the highest frequency first."""
+        """The hidden tokens on their grid; for a spectrogram in the order of its image, the highest frequency first."""
         axes, hidden = self.mask.grid.axes, self.mask.masked[0].numpy().reshape(self.mask.grid.shape)
         if "freq" in axes:
             return np.asarray((hidden if axes[0] == "freq" else hidden.T)[::-1])
