@@ -10,13 +10,12 @@ from maskstream.cli import main
 from maskstream.pages.doctor import (
     MIDDLE_FRAME,
     Moments,
-    Shape,
     Visibility,
     alignment,
     draw_labelled_frames,
     find_common_side,
     make_shapes,
-    measure_masks_of,
+    measure_shapes,
     measure_supervised_alignment,
 )
 from maskstream.pipelines.masks import Context, Draw, MotionGuided, Random, TokenGrid, Tube
@@ -32,10 +31,6 @@ def data(n=300, d=12, classes=3, seed=0):
     labels = rng.integers(classes, size=n)
     mix = rng.normal(size=(d, d)) * 0.7 ** np.arange(d)
     return rng.normal(size=(n, d)) @ mix.T + rng.normal(size=(classes, d))[labels] + 50.0, labels
-
-
-def each_pixel(d):
-    return Shape(name="1 x 1", parts=np.arange(d))
 
 
 def test_one_pass_over_batches_equals_numpy_over_all():
@@ -59,7 +54,7 @@ def test_without_a_mask_the_features_are_principal_components():
         scores = centred @ axes[:k].T
         fit = scores @ np.linalg.lstsq(scores, one_hot, rcond=None)[0]
         expected = (fit**2).sum() / (one_hot**2).sum()
-        assert alignment(moments, k).share[-1] == pytest.approx(expected, rel=1e-4)
+        assert alignment(moments, k)[-1] == pytest.approx(expected, rel=1e-4)
 
 
 def pair_and_single(squared, label_of):
@@ -73,21 +68,20 @@ def pair_and_single(squared, label_of):
 def test_hiding_pixels_prefers_what_others_tell_about_from_the_ratio_on_that_algebra_says():
     # One masked feature is worth 4 (1 - p) / (2 - p) for the pair and 3 (1 - p) for the single: they meet at p = 2/3.
     pair, single = pair_and_single(3.0, label_of=0), pair_and_single(3.0, label_of=1)
-    pixels = each_pixel(3)
     for ratio, pair_wins in ((0.0, False), (0.6, False), (0.65, False), (0.68, True), (0.9, True)):
-        assert alignment(pair, 1, pixels.seen(ratio)).share[0] == pytest.approx(float(pair_wins), abs=1e-3)
-        assert alignment(single, 1, pixels.seen(ratio)).share[0] == pytest.approx(float(not pair_wins), abs=1e-3)
-    strength = alignment(pair, 2, pixels.seen(0.5)).strength
-    np.testing.assert_allclose(strength, [3 * 0.5, 4 * 0.5 / 1.5], rtol=1e-4)
-    hidden_together = Shape(name="pair", parts=np.array([0, 0, 1]))
-    assert alignment(pair, 1, hidden_together.seen(0.9)).share[0] == pytest.approx(0.0, abs=1e-3)
+        assert alignment(pair, 1, Visibility.at(np.arange(3), ratio))[0] == pytest.approx(float(pair_wins), abs=1e-3)
+        assert alignment(single, 1, Visibility.at(np.arange(3), ratio))[0] == pytest.approx(
+            float(not pair_wins), abs=1e-3
+        )
+    hidden_together = Visibility.at(np.array([0, 0, 1]), 0.9)
+    assert alignment(pair, 1, hidden_together)[0] == pytest.approx(0.0, abs=1e-3)
 
 
 def test_independent_pixels_are_the_same_under_every_mask():
     signs = np.array(list(product((-1.0, 1.0), repeat=4))) * [4.0, 3.0, 2.0, 1.0]
     moments = Moments.of([(signs, (signs[:, 2] > 0).astype(int))])
     for ratio in (0.0, 0.3, 0.9):
-        share = alignment(moments, 4, each_pixel(4).seen(ratio)).share
+        share = alignment(moments, 4, Visibility.at(np.arange(4), ratio))
         np.testing.assert_allclose(share, [0, 0, 1, 1], atol=1e-3)
     np.testing.assert_allclose(measure_supervised_alignment(moments, 4), [1, 1, 1, 1], atol=1e-3)
 
@@ -96,49 +90,49 @@ def test_independent_pixels_are_the_same_under_every_mask():
 def test_the_closed_form_is_what_drawn_masks_give(exact):
     x, labels = data(n=400, d=16)
     centred = x - x.mean(0)
-    ratio, shape = 0.75, make_shapes(4, ["2"], channels=1)[0]
+    ratio, shape = 0.75, make_shapes(4, ["2"], channels=1)["2 x 2"]
     rng, grid = np.random.default_rng(1), TokenGrid(axes=("h", "w"), shape=(2, 2), patch=(2, 2))
     mask, draws = Random(ratio=ratio), 20_000
     hidden = np.array([mask.hide(grid, Draw(rng=rng)) if exact else rng.random(4) < ratio for _ in range(draws)])
-    seen = (~hidden[:, shape.parts]).astype(float)
+    seen = (~hidden[:, shape]).astype(float)
     whole = centred.T @ centred / len(x)
     second, cross = whole * (seen.T @ seen / draws), whole * seen.mean(0)
     expected = probe_of_reconstruction(centred, labels, second, cross, 3)
-    got = alignment(Moments.of([(x, labels)]), 3, shape.seen(ratio, exact=exact)).share
+    got = alignment(Moments.of([(x, labels)]), 3, Visibility.at(shape, ratio, exact=exact))
     np.testing.assert_allclose(got, expected, atol=0.004)
-    other = alignment(Moments.of([(x, labels)]), 3, shape.seen(ratio, exact=not exact)).share
+    other = alignment(Moments.of([(x, labels)]), 3, Visibility.at(shape, ratio, exact=not exact))
     assert np.abs(other - expected).max() > 0.01
 
 
 def test_a_drawn_mask_is_scored_by_how_often_it_shows_tokens():
     x, labels = data(n=400, d=16)
     moments, centred = Moments.of([(x, labels)]), x - x.mean(0)
-    squares = make_shapes(4, ["2"], channels=1)[0]
+    squares = make_shapes(4, ["2"], channels=1)["2 x 2"]
     pairs = np.full((4, 4), 1 / 6)  # two of four parts stay visible
     np.fill_diagonal(pairs, 0.5)
-    equal = Visibility(plane=(2, 2), each=np.full(4, 0.5), pairs=pairs)
+    equal = Visibility(parts=np.arange(4).reshape(2, 2), each=np.full(4, 0.5), pairs=pairs)
     np.testing.assert_allclose(
-        alignment(moments, 3, equal.seen(4, 1)).share,
-        alignment(moments, 3, squares.seen(0.5, exact=True)).share,
+        alignment(moments, 3, equal.enlarged(4, 1)),
+        alignment(moments, 3, Visibility.at(squares, 0.5, exact=True)),
         rtol=1e-4,
     )
     patterns = np.array([[1, 1, 0, 0], [1, 0, 1, 0], [1, 1, 1, 0]], np.float64)  # one token always shows, one never
-    uneven = Visibility(plane=(2, 2), each=patterns.mean(0), pairs=patterns.T @ patterns / 3)
+    uneven = Visibility(parts=np.arange(4).reshape(2, 2), each=patterns.mean(0), pairs=patterns.T @ patterns / 3)
     whole = centred.T @ centred / len(x)
-    second = np.mean([whole * np.outer(one[squares.parts], one[squares.parts]) for one in patterns], axis=0)
-    cross = np.mean([whole * one[squares.parts] for one in patterns], axis=0)
+    second = np.mean([whole * np.outer(one[squares], one[squares]) for one in patterns], axis=0)
+    cross = np.mean([whole * one[squares] for one in patterns], axis=0)
     expected = probe_of_reconstruction(centred, labels, second + 1e-6 * np.eye(16), cross, 3)
-    np.testing.assert_allclose(alignment(moments, 3, uneven.seen(4, 1)).share, expected, atol=2e-3)
+    np.testing.assert_allclose(alignment(moments, 3, uneven.enlarged(4, 1)), expected, atol=2e-3)
 
 
 def test_visibility_is_that_of_the_middle_time_step():
     grid = TokenGrid(shape=(3, 2, 2), patch=(2, 8, 8))
     found = Visibility.of(Context(mask=Tube(ratio=0.5)), grid, draws=200)
-    assert found.plane == (2, 2)
+    assert found.parts.shape == (2, 2)
     np.testing.assert_allclose(found.each, 0.5, atol=0.1)
     np.testing.assert_allclose(found.pairs.diagonal(), found.each)
     np.testing.assert_allclose(found.pairs.sum(), 2 * 2, atol=1e-9)
-    assert found.seen(4, 1).parts.tolist() == make_shapes(4, ["2"], channels=1)[0].parts.tolist()
+    assert found.enlarged(4, 1).parts.tolist() == make_shapes(4, ["2"], channels=1)["2 x 2"].tolist()
     assert (find_common_side([(14, 14)]), find_common_side([(8, 8), (4, 4)]), find_common_side([(5, 5)])) == (
         14,
         16,
@@ -168,7 +162,7 @@ def probe_of_reconstruction(centred, labels, second, cross, k):
 
 def test_findings_are_sorted_and_never_above_the_supervised_optimum():
     x, labels = data(n=500, d=48)
-    findings = measure_masks_of(Moments.of([(x, labels)]), make_shapes(4), (0.5, 0.9), features=(1, 2, 8, 1000))
+    findings = measure_shapes(Moments.of([(x, labels)]), make_shapes(4), (0.5, 0.9), features=(1, 2, 8, 1000))
     assert findings[0].shape is None
     assert [f.mean_change for f in findings[1:]] == sorted((f.mean_change for f in findings[1:]), reverse=True)
     assert {(f.shape, f.ratio) for f in findings[1:]} == {
@@ -179,10 +173,10 @@ def test_findings_are_sorted_and_never_above_the_supervised_optimum():
 
 
 def test_shapes():
-    squares, rows, columns = make_shapes(4, ["2", "rows", "columns"], channels=1)
-    assert squares.parts.reshape(4, 4).tolist() == [[0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 3, 3], [2, 2, 3, 3]]
-    assert rows.parts.reshape(4, 4)[:, 0].tolist() == columns.parts.reshape(4, 4)[0].tolist() == [0, 1, 2, 3]
-    assert make_shapes(2, ["1"])[0].parts.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
+    squares, rows, columns = make_shapes(4, ["2", "rows", "columns"], channels=1).values()
+    assert squares.reshape(4, 4).tolist() == [[0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 3, 3], [2, 2, 3, 3]]
+    assert rows.reshape(4, 4)[:, 0].tolist() == columns.reshape(4, 4)[0].tolist() == [0, 1, 2, 3]
+    assert make_shapes(2, ["1"])["1 x 1"].tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
 
 
 def test_what_cannot_be_examined_is_said():
@@ -199,18 +193,18 @@ def test_what_cannot_be_examined_is_said():
             Moments.of(batches)
     moments = Moments.of([(x, labels)])
     with pytest.raises(ValueError, match=r"in \[0, 1\), got 1"):
-        alignment(moments, 1, each_pixel(12).seen(1.0))
+        alignment(moments, 1, Visibility.at(np.arange(12), 1.0))
     with pytest.raises(ValueError, match="none of 12 parts stays visible"):
-        alignment(moments, 1, each_pixel(12).seen(0.99, exact=True))
+        alignment(moments, 1, Visibility.at(np.arange(12), 0.99, exact=True))
     with pytest.raises(ValueError, match="has 4 values, but the samples have 12"):
-        alignment(moments, 1, each_pixel(4).seen(0.5))
+        alignment(moments, 1, Visibility.at(np.arange(4), 0.5))
     with pytest.raises(ValueError, match="all samples are equal"):
         alignment(Moments.of([(np.ones((4, 3)), np.arange(4))]), 1)
     for name in ("3", "4", "0", "stripes"):
         with pytest.raises(ValueError, match="must be one of 1, 2, rows, columns"):
             make_shapes(4, [name])
     with pytest.raises(ValueError, match=r"between 1 and 5"):
-        measure_masks_of(moments, [each_pixel(12)], [0.5], features=(6,))
+        measure_shapes(moments, {"1 x 1": np.arange(12)}, [0.5], features=(6,))
 
 
 def test_real_digits_against_scikit_learn():
@@ -226,7 +220,7 @@ def test_real_digits_against_scikit_learn():
     for k in (2, 10):
         scores = PCA(k, svd_solver="full").fit_transform(x)
         expected = r2_score(one_hot, LinearRegression().fit(scores, one_hot).predict(scores), **score)
-        assert alignment(moments, k).share[-1] == pytest.approx(expected, abs=1e-4)
+        assert alignment(moments, k)[-1] == pytest.approx(expected, abs=1e-4)
     best = r2_score(one_hot, LinearRegression().fit(x, one_hot).predict(x), **score)
     assert measure_supervised_alignment(moments, 9)[-1] == pytest.approx(best, abs=1e-4)
 

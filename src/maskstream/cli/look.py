@@ -185,7 +185,7 @@ def mask_score(
     wanted = clinic.make_shapes(pictures.clip.size, shapes or None)
     with working(f"scoring masks on {data[0]}", as_json) as shown:
         shown.phase("scoring masks", len(wanted) * len(ratios), unit="masks")
-        findings = clinic.measure_masks_of(moments, wanted, ratios, exact=exact, progress=lambda: shown.advance(1))
+        findings = clinic.measure_shapes(moments, wanted, ratios, exact=exact, progress=lambda: shown.advance(1))
     lines = [
         "Alignment of 1, 2, 4, ... features with the labels: without a mask, and the change by each mask",
         *tabulate(["ratio", *map(str, findings[0].alignment), "mean"], clinic.shape_rows(findings)),
@@ -220,10 +220,11 @@ def _compare_masks(
     where = split or (known[0] if known else "") if runs else places[0]
     if not where:
         raise ValueError(f"{runs[0]} does not record its training split; pass the split with --data")
-    side = clinic.find_common_side([one.plane for one in seen.values()])
+    side = clinic.find_common_side([one.parts.shape for one in seen.values()])
     pictures = with_set(clinic.MIDDLE_FRAME, [*chosen, f"size={side}"], where="--help lists all")
     moments = clinic.Moments.of(clinic.draw_labelled_frames(where, pictures, samples=samples))
-    findings = clinic.measure_masks(moments, seen, side)
+    cases = ((name, 1 - float(one.each.mean()), one.enlarged(side)) for name, one in seen.items())
+    findings = clinic.measure_masks(moments, cases)
     differing = compared_runs(runs) if len(runs) > 1 else {}
     found = {"samples": moments.count, "differs": differing, "findings": [asdict(f) for f in findings]}
     lines = [

@@ -1,7 +1,7 @@
 """Scores masks by how well a linear autoencoder's features predict the labels, without training.
 
     moments = Moments.of(draw_labelled_frames("data/shards/k400/train"))
-    rows = measure_masks_of(moments, make_shapes(16), ratios=(0.25, 0.5, 0.75, 0.9))
+    rows = measure_shapes(moments, make_shapes(16), ratios=(0.25, 0.5, 0.75, 0.9))
 
 One pass over the samples collects second moments; after that each (shape, ratio) is a closed form, so the whole table
 takes seconds. A linear model of small images is only a cheap first hint for a deep model of large ones. Source:
@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import lcm
 from pathlib import Path
 from typing import Any
@@ -160,33 +160,25 @@ def draw_labelled_frames(
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class VisibleParts:
-    """How often the parts of a sample are visible: `parts` int64 (D,), the part of each value; each part alone, float64
-    (N,), and two at once, (N, N).
+class Visibility:
+    """How often a mask shows the parts of a sample.
+
+    Attributes:
+        parts: Number of the part of each value, int64 (D,), or of each token of one time step, (h, w).
+        each: Frequency of each part, float64 (N,).
+        pairs: Frequency of two parts at once, float64 (N, N).
     """
 
     parts: Int64s
     each: Float64s
     pairs: Float64s
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Shape:
-    """A partition of a sample's D values: `parts` int64 (D,), the number of each value's part."""
-
-    name: str
-    parts: Int64s
-
-    def __post_init__(self) -> None:
-        if not np.array_equal(np.unique(self.parts), np.arange(self.parts.max(initial=0) + 1)):
-            raise ValueError(
-                f"the parts of shape {self.name} must be numbered 0, 1, 2, ..., got {np.unique(self.parts)}"
-            )
-
-    def seen(self, ratio: float, *, exact: bool = False) -> VisibleParts:
+    @classmethod
+    def at(cls, parts: Int64s, ratio: float, *, exact: bool = False) -> Visibility:
         """Return the visibility of parts that are hidden at a ratio.
 
         Args:
+            parts: Number of the part of each value, 0, 1, 2, ...
             ratio: Mask ratio.
             exact: Whether floor((1 - ratio) n) of n parts are visible, instead of hiding each independently.
 
@@ -195,7 +187,7 @@ class Shape:
         """
         if not 0 <= ratio < 1:
             raise ValueError(f"a masked ratio must lie in [0, 1), got {ratio}")
-        count = int(self.parts.max()) + 1
+        count = int(parts.max()) + 1
         same, across = 1 - ratio, (1 - ratio) ** 2
         if exact:
             visible = int((1 - ratio) * count + 1e-9)
@@ -206,11 +198,47 @@ class Shape:
             same, across = visible / count, visible * (visible - 1) / (count * max(count - 1, 1))
         pairs = np.full((count, count), across)
         np.fill_diagonal(pairs, same)
-        return VisibleParts(parts=self.parts, each=np.full(count, same), pairs=pairs)
+        return cls(parts=parts, each=np.full(count, same), pairs=pairs)
+
+    @classmethod
+    def of(cls, mask: Mask, grid: TokenGrid, draws: int = 2000) -> Visibility:
+        """Estimate the visibility in the middle time step of a grid (t, h, w) at the start of a run.
+
+        Args:
+            mask: The mask.
+            grid: The token grid.
+            draws: Number of masks to draw.
+
+        Raises:
+            ValueError: The mask depends on the sample, which the closed form does not allow.
+        """
+        t, h, w = grid.need("t", "h", "w", by="the doctor")
+        if needs := needed_cues(mask):
+            raise ValueError(
+                f"{mask} follows {', '.join(sorted(needs))}, but only masks that do not depend on the sample can be "
+                "scored; `maskstream probe` compares runs with any mask"
+            )
+        seen = np.empty((draws, h * w))
+        for n in range(draws):
+            maps = mask.maps(grid, Draw.of(0, 0, f"doctor {n}", 0, Place(step=n), Cues()))
+            seen[n] = ~maps.hidden.reshape(t, h * w)[t // 2]
+        return cls(parts=np.arange(h * w).reshape(h, w), each=seen.mean(axis=0), pairs=seen.T @ seen / draws)
+
+    def enlarged(self, side: int, channels: int = 3) -> Visibility:
+        """Return the visibility of the values of images (side, side, channels), whose side the tokens divide.
+
+        Args:
+            side: Side of the images in pixels.
+            channels: Channels of the images.
+        """
+        h, w = self.parts.shape
+        pixels = self.parts.repeat(side // h, axis=0).repeat(side // w, axis=1)
+        return replace(self, parts=pixels.ravel().repeat(channels))
 
 
-def make_shapes(side: int, names: Sequence[str] | None = None, channels: int = 3) -> tuple[Shape, ...]:
-    """Return shapes of masked parts; all channels of a pixel belong to one part.
+def make_shapes(side: int, names: Sequence[str] | None = None, channels: int = 3) -> dict[str, Int64s]:
+    """Return the numbers of the parts of a sample's D values, int64 (D,), by the name of their shape; all channels of a
+    pixel belong to one part.
 
     Args:
         side: Side of the images in pixels.
@@ -224,14 +252,14 @@ def make_shapes(side: int, names: Sequence[str] | None = None, channels: int = 3
     y, x = np.divmod(np.arange(side * side), side)
     lines = {"rows": y, "columns": x}
     tiles = {str(k): y // k * (side // k) + x // k for k in range(1, side) if side % k == 0}
-    shapes = []
+    shapes = {}
     for name in [*(str(k) for k in (1, 2, 4, 8, 16) if str(k) in tiles), *lines] if names is None else names:
         pixels = (tiles | lines).get(name)
         if pixels is None:
             legal = ", ".join((*tiles, *lines))
             raise ValueError(f"a shape of a {side} x {side} image must be one of {legal}, got {name!r}")
-        shapes.append(Shape(name=f"{name} x {name}" if name in tiles else name, parts=pixels.repeat(channels)))
-    return tuple(shapes)
+        shapes[f"{name} x {name}" if name in tiles else name] = pixels.repeat(channels)
+    return shapes
 
 
 RIDGE = 1e-6
@@ -240,21 +268,9 @@ nothing is divided by 0.
 """
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Alignment:
-    """The alignment of features with the labels.
-
-    Attributes:
-        share: Fraction of the labels' variance explained by a linear probe on the first 1 ... K features, float64 (K,).
-        strength: Variance of the sample that each feature reconstructs, descending, float64 (K,).
-    """
-
-    share: Float64s
-    strength: Float64s
-
-
-def alignment(moments: Moments, features: int, seen: VisibleParts | None = None) -> Alignment:
-    """Compute the alignment of the first features under a mask; without one these are the principal components.
+def alignment(moments: Moments, features: int, seen: Visibility | None = None) -> Float64s:
+    """Return the fraction of the labels' variance that a linear probe explains from the first 1 ... K features under a
+    mask, float64 (K,); without a mask the features are the principal components.
 
     Args:
         moments: Moments of the samples.
@@ -280,63 +296,15 @@ def alignment(moments: Moments, features: int, seen: VisibleParts | None = None)
     half = _factor_lower(masked)
     # S^2 g = lambda M g with M = L L^T is the plain problem of A A^T, A = L^-1 q S.
     turned = torch.linalg.solve_triangular(half, cross, upper=False)
-    strength, vectors = torch.linalg.eigh(turned @ turned.T)
-    directions = torch.linalg.solve_triangular(half.T, vectors[:, -features:].flip(1), upper=True)
+    vectors = torch.linalg.eigh(turned @ turned.T).eigenvectors[:, -features:].flip(1)
+    directions = torch.linalg.solve_triangular(half.T, vectors, upper=True)
     inner = _factor_lower(directions.T @ covariance @ directions)
     probe = torch.linalg.solve_triangular(inner, directions.T @ torch.from_numpy(moments.with_labels), upper=False)
-    explained = probe.square().sum(1).cumsum(0) / moments.label_variance
-    return Alignment(share=explained.numpy(), strength=strength[-features:].flip(0).numpy())
+    explained: Float64s = (probe.square().sum(1).cumsum(0) / moments.label_variance).numpy()
+    return explained
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Visibility:
-    """How often a mask shows the tokens of one time step, h x w of them: each alone, float64 (N,), and two at once, (N,
-    N).
-    """
-
-    plane: tuple[int, int]
-    each: Float64s
-    pairs: Float64s
-
-    @classmethod
-    def of(cls, mask: Mask, grid: TokenGrid, draws: int = 2000) -> Visibility:
-        """Estimate the visibility in the middle time step of a grid (t, h, w) at the start of a run.
-
-        Args:
-            mask: The mask.
-            grid: The token grid.
-            draws: Number of masks to draw.
-
-        Raises:
-            ValueError: The mask depends on the sample, which the closed form does not allow.
-        """
-        t, h, w = grid.need("t", "h", "w", by="the doctor")
-        if needs := needed_cues(mask):
-            raise ValueError(
-                f"{mask} follows {', '.join(sorted(needs))}, but only masks that do not depend on the sample can be "
-                "scored; `maskstream probe` compares runs with any mask"
-            )
-        seen = np.empty((draws, h * w))
-        for n in range(draws):
-            maps = mask.maps(grid, Draw.of(0, 0, f"doctor {n}", 0, Place(step=n), Cues()))
-            seen[n] = ~maps.hidden.reshape(t, h * w)[t // 2]
-        return cls(plane=(h, w), each=seen.mean(axis=0), pairs=seen.T @ seen / draws)
-
-    def seen(self, side: int, channels: int = 3) -> VisibleParts:
-        """Return the visibility of the values of images (side, side, channels).
-
-        Args:
-            side: Side of the images in pixels.
-            channels: Channels of the images.
-        """
-        y, x = np.divmod(np.arange(side * side), side)
-        h, w = self.plane
-        return VisibleParts(
-            parts=(y * h // side * w + x * w // side).repeat(channels), each=self.each, pairs=self.pairs
-        )
-
-
-def find_common_side(planes: Sequence[tuple[int, int]], most: int = 32) -> int:
+def find_common_side(planes: Sequence[tuple[int, ...]], most: int = 32) -> int:
     """Return the side of the smallest images, of at least 14 pixels, that all token planes divide.
 
     Args:
@@ -354,7 +322,7 @@ def find_common_side(planes: Sequence[tuple[int, int]], most: int = 32) -> int:
 
 
 def measure_supervised_alignment(moments: Moments, features: int) -> Float64s:
-    """Return the label variance explained by the best linear features, float64 (K,), an upper bound of every `share`.
+    """Return the label variance explained by the best linear features, float64 (K,): no `alignment` is higher.
 
     Args:
         moments: Moments of the samples.
@@ -406,9 +374,9 @@ class Finding:
         return float(np.mean(list(self.change.values())))
 
 
-def measure_masks_of(
+def measure_shapes(
     moments: Moments,
-    shapes: Sequence[Shape],
+    shapes: Mapping[str, Int64s],
     ratios: Sequence[float],
     *,
     features: Sequence[int] = FEATURES,
@@ -417,50 +385,43 @@ def measure_masks_of(
 ) -> list[Finding]:
     """Score no mask first, then every (shape, ratio), the largest mean change first.
 
-    Numbers of features above the values of a sample or half the number of samples are left out, since they are not
-    meaningful.
-
     Args:
         moments: Moments of the samples.
-        shapes: Shapes of masked parts.
+        shapes: Shapes of masked parts, from `make_shapes`.
         ratios: Mask ratios.
         features: Numbers of features.
-        exact: See `Shape.seen`.
+        exact: See `Visibility.at`.
         progress: Called after each pair.
 
     Raises:
         ValueError: A list is empty, or no number of features is possible.
     """
-    cases = ((shape.name, ratio, shape.seen(ratio, exact=exact)) for shape in shapes for ratio in ratios)
-    plain, *findings = _list_examined(moments, cases, features, progress)
+    cases = (
+        (name, ratio, Visibility.at(parts, ratio, exact=exact)) for name, parts in shapes.items() for ratio in ratios
+    )
+    plain, *findings = measure_masks(moments, cases, features, progress)
     if not findings:
         raise ValueError(f"pass at least one shape and one ratio, got {len(shapes)} shapes, ratios {tuple(ratios)}")
     return [plain, *sorted(findings, key=lambda finding: -finding.mean_change)]
 
 
 def measure_masks(
-    moments: Moments, masks: Mapping[str, Visibility], side: int, *, features: Sequence[int] = FEATURES
-) -> list[Finding]:
-    """Score no mask first, then each mask by its name.
-
-    Args:
-        moments: Moments of images of side x side pixels.
-        masks: Visibilities of masks by name.
-        side: Side of the images in pixels.
-        features: Numbers of features.
-    """
-    channels = len(moments.covariance) // side**2
-    cases = ((name, 1 - float(one.each.mean()), one.seen(side, channels)) for name, one in masks.items())
-    return _list_examined(moments, cases, features)
-
-
-def _list_examined(
     moments: Moments,
-    cases: Iterable[tuple[str, float, VisibleParts]],
-    features: Sequence[int],
+    cases: Iterable[tuple[str, float, Visibility]],
+    features: Sequence[int] = FEATURES,
     progress: Callable[[], None] = lambda: None,
 ) -> list[Finding]:
-    """Return no mask first, then each case: name, mask ratio and visibility."""
+    """Score no mask first, then each case.
+
+    Numbers of features above the values of a sample or half the number of samples are left out, since they are not
+    meaningful.
+
+    Args:
+        moments: Moments of the samples.
+        cases: Name, mask ratio and visibility of each mask.
+        features: Numbers of features.
+        progress: Called after each case.
+    """
     allowed = min(len(moments.covariance), moments.count // 2)
     wanted = sorted({k for k in features if 1 <= k <= allowed})
     if not wanted:
@@ -471,7 +432,7 @@ def _list_examined(
     most = measure_supervised_alignment(moments, wanted[-1])
     plain, findings = np.empty(0), []
     for name, ratio, seen in ((None, 0.0, None), *cases):
-        own = alignment(moments, wanted[-1], seen).share / most
+        own = alignment(moments, wanted[-1], seen) / most
         plain = own if name is None else plain
         change = own / np.maximum(plain, 1e-12) - 1
         findings.append(
