@@ -114,7 +114,7 @@ def test_page_is_one_well_formed_file_with_every_part():
     for words in told:
         assert words in page.text
     alts = [attrs["alt"] for tag, attrs in page.tags if tag == "img"]
-    for row in ("original", "seen", "reconstruction"):
+    for row in ("original", "the encoder saw", "reconstruction"):
         assert sum(alt.startswith(f"{row} at ") for alt in alts) == 3 * 4
 
 

@@ -103,8 +103,8 @@ def test_pixels_are_drawn_beside_interpolation_and_unseen_clips_apart(split, tmp
     keys = [attrs["data-key"] for tag, attrs in page.tags if tag == "article"]
     assert len(keys) == 6, "reconstructions of two clips of both splits, and the clips of one"
     assert len(re.findall(r"Error \d\.\d\d, interpolation error \d\.\d\d", page.text)) == 4
-    rows = [attrs["alt"].split()[0] for tag, attrs in page.tags if tag == "img" and " at " in attrs["alt"]]
-    assert rows[:16] == [row for row in ("original", "seen", "guess", "reconstruction") for _ in range(4)]
+    rows = [attrs["alt"].partition(" at ")[0] for tag, attrs in page.tags if tag == "img" and " at " in attrs["alt"]]
+    assert rows[:16] == [row for row in ("original", "the encoder saw", "guess", "reconstruction") for _ in range(4)]
     assert "Reconstructions of unseen clips" in page.text
     with pytest.raises(ValueError, match="needs at least one clip"):
         write_report(tmp_path / "run", split, unseen=split, clips=0)

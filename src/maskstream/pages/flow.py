@@ -1,7 +1,7 @@
 """The page of flow: the same clips with every source of flow, in one self-contained HTML file."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import median_low
 from typing import Any
@@ -36,14 +36,8 @@ from .figures.words import percent, plural
 from .page import page, write_page
 from .preview import first_batch
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ShownFlow:
-    """A source of flow, its name, and a batch with its flow and masks."""
-
-    word: str
-    source: FlowSource
-    batch: VideoBatch
+Shown = Mapping[str, tuple[str, VideoBatch]]
+"""Title of each source of flow and a batch with its flow and masks, by the source's name."""
 
 
 def write_flow_page(
@@ -86,17 +80,17 @@ def write_flow_page(
     sources = [*(sources or [kind() for word, kind in FLOWS.items() if word not in left_out]), *more]
     for source in more:
         left_out.pop(words.get(type(source), ""), None)
-    shown = [
-        ShownFlow(
-            word=words.get(type(source), type(source).__name__.lower()),
-            source=source,
-            batch=first_batch(replace(data, flow=source), manifest, samples, seed),
+    shown = {
+        words.get(type(source), type(source).__name__.lower()): (
+            source.title,
+            first_batch(replace(data, flow=source), manifest, samples, seed),
         )
         for source in sources
-    ]
-    first = shown[0].batch
-    cameras = {name: [replace(one, batch=one.batch.cameras[name]) for one in shown] for name in first.cameras}
-    cameras = cameras or {"": shown}
+    }
+    _, first = next(iter(shown.values()))
+    cameras: dict[str, Shown] = {
+        name: {word: (title, batch.cameras[name]) for word, (title, batch) in shown.items()} for name in first.cameras
+    } or {"": shown}
     text = page(
         kind="flow",
         title=f"Flow of {split_name(manifest.location, manifest.info['split'])}",
@@ -120,46 +114,46 @@ def write_flow_page(
     return write_page(text, out)
 
 
-def card(shown: Sequence[ShownFlow], i: int, data: VideoData, camera: str = "") -> Card:
+def card(shown: Shown, i: int, data: VideoData, camera: str = "") -> Card:
     """Draw clip `i` with every source: flow, its confidence, and the visible tokens.
 
     Args:
-        shown: Batches of each source.
+        shown: Title and batch of each source.
         i: Row of the clip.
         data: The data config.
         camera: Name of the camera, if there are several.
     """
-    batch, grid = shown[0].batch, data.grids["video"]
+    (_, batch), grid = next(iter(shown.values())), data.grids["video"]
     video = batch.video[i].cpu().numpy()
     frames = sized(video, grid, choose_picture_side(len(batch) * batch.video.shape[1] * (1 + len(shown))))
     times = batch.pts_s[i].tolist()
-    tracks: list[FrameTrack] = [draw_picture_track(frames, times, grid)]
-    flows = [one.batch.flow for one in shown if one.batch.flow is not None]
+    tracks: list[FrameTrack] = [draw_picture_track(frames, grid)]
+    flows = [one.flow for _, one in shown.values() if one.flow is not None]
     scale = median_low(
         [choose_flow_scale(flow.vectors[i].cpu().numpy(), flow.valid[i].cpu().numpy()) for flow in flows]
     )
     facts = []
-    for one in shown:
-        flow, mask = one.batch.flow, one.batch.mask
+    for word, (title, one) in shown.items():
+        flow, mask = one.flow, one.mask
         if flow is None or mask is None:
             continue
         vectors, valid, cuts = (part[i].cpu().numpy() for part in (flow.vectors, flow.valid, flow.cuts))
         trust = confidence(video, vectors, valid)
         size = (frames.shape[1], frames.shape[2])
         for heading, track in (
-            (f"{one.word}: {one.source.title}.", draw_flow_track(flow, i, times, grid, size, scale)),
-            (f"Confidence of {one.word}.", draw_confidence_track(trust, times, grid, size)),
-            (f"The mask along {one.word}.", draw_seen_track(frames, times, MaskRow.of(mask, i), grid)),
+            (f"{word}: {title}.", draw_flow_track(flow, i, grid, size, scale)),
+            (f"Confidence of {word}.", draw_confidence_track(trust, size)),
+            (f"The mask along {word}.", draw_seen_track(frames, MaskRow.of(mask, i), grid)),
         ):
-            title = f"{track.title.split()[0]}, {one.word}"
-            tracks.append(replace(track, name=f"{track.name}-{one.word}", title=title, heading=heading))
-        facts.append(_facts(one.word, vectors, trust, valid, cuts))
+            short = f"{track.title.split()[0]}, {word}"
+            tracks.append(replace(track, name=f"{track.name}-{word}", title=short, heading=heading))
+        facts.append(_facts(word, vectors, trust, valid, cuts))
     return Card(
         key=batch.key[i],
         title=f"{batch.key[i]}, {camera}" if camera else "",
         words=f"{plural(len(times), 'frame')}, {times[0]:.2f} to {times[-1]:.2f} s of its video",
         facts=tuple(facts),
-        figures=(Movie(tracks=tuple(tracks), first=len(times) // 2),),
+        figures=(Movie(tracks=tuple(tracks), times=tuple(times), together=grid.patch[0], first=len(times) // 2),),
         icon=find_first_picture(tracks[0]),
     )
 

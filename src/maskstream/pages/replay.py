@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -92,61 +92,46 @@ def _make_painters(modality: Modality, one: ReplayedStep) -> list[Figures[Any]]:
     return [modality.figures(one.recipe.data, split) for split in list_manifests(one.data)]
 
 
-def _draw_card(one: ReplayedStep, figures: Sequence[Figures[Any]], batch: Batch, row: int) -> Card:
-    """Draw a row with the figures of its split; for a mixture, the title includes the source."""
-    if batch.source is None or not isinstance(one.data, OpenMixture):
-        return figures[0].sample(batch, row)
-    part = int(batch.source[row])
-    card = figures[part].sample(batch, row)
-    return replace(card, title=f"{card.title or card.key} of {one.data.mixture.names[part]}")
+def _draw_row(
+    one: ReplayedStep, painters: Sequence[Figures[Any]], batch: Batch, row: int, loss: float | None = None
+) -> Iterator[Card]:
+    """Draw a row for each camera with the figures of its split; for a mixture, the title includes the source."""
+    source = None if batch.source is None or not isinstance(one.data, OpenMixture) else int(batch.source[row])
+    for camera, own in split_cameras(batch).items():
+        card = painters[source or 0].sample(own, row)
+        if source is not None and isinstance(one.data, OpenMixture):
+            card = replace(card, title=f"{card.title or card.key} of {one.data.mixture.names[source]}")
+        if loss is not None:
+            card = replace(card, facts=(Facts(items=(Fact(name="Loss", value=f"{loss:.4g}"),)), *card.facts))
+        yield replace(card, title=f"{card.key}, {camera}" if camera else card.title)
 
 
 def _draw_worst(modality: Modality, worst: Sequence[tuple[ReplayedStep, int, float]]) -> Section:
     cards: list[Card] = []
-    for one, place, loss in worst:
-        if one.replaced_at(place) is not None:
-            continue
-        figures = _make_painters(modality, one)
-        at, row = divmod(place, len(one.batches[0]))
-        for camera, own in split_cameras(one.batches[at]).items():
-            card = _draw_card(one, figures, own, row)
-            named = f"{card.key}, {camera}" if camera else card.key
-            cards.append(replace(with_loss(card, loss), title=f"{named}: {loss:.4g} in step {one.step}"))
     words = [f"{plural(len(worst), 'sample')} whose losses stand out most from neighbouring steps, worst first."]
-    words += [
-        f"The loss {loss:.4g} in step {one.step} belongs to {gone}, which cannot be shown."
-        for one, place, loss in worst
-        if (gone := one.replaced_at(place)) is not None
-    ]
+    for one, place, loss in worst:
+        if gone := one.replaced_at(place):
+            words.append(f"The loss {loss:.4g} in step {one.step} belongs to {gone}, which cannot be shown.")
+            continue
+        at, row = divmod(place, len(one.batches[0]))
+        for card in _draw_row(one, _make_painters(modality, one), one.batches[at], row, loss):
+            cards.append(replace(card, title=f"{card.title or card.key}: {loss:.4g} in step {one.step}"))
     return Section(title="Worst samples", words=" ".join(words), cards=tuple(cards))
-
-
-def with_loss(card: Card, loss: float) -> Card:
-    """Return the card with the loss of its sample as the first number.
-
-    Args:
-        card: The card.
-        loss: Loss of the sample.
-    """
-    return replace(card, facts=(Facts(items=(Fact(name="Loss", value=f"{loss:.4g}"),)), *card.facts))
 
 
 def _build_section(
     modality: Modality, one: ReplayedStep, metrics: StepMetrics | None, samples: int, losses: Float32s | None
 ) -> Section:
-    figures, views = _make_painters(modality, one), int(getattr(one.recipe.data, "views", 1))
+    painters, views = _make_painters(modality, one), int(getattr(one.recipe.data, "views", 1))
     cards: list[Card] = []
     begin = 0
     for batch in one.batches:
         for row in range(min(len(batch), samples * views - len(cards))):
             gone = one.replaced_at(begin + row)
-            for camera, own in split_cameras(batch).items():
-                card = replace(_draw_card(one, figures, own, row), view=row % views + 1 if views > 1 else None)
-                title = f"{card.key}, {camera}" if camera else card.title
-                if gone is not None:
-                    title = f"{title or card.key} instead of {gone}"
-                card = card if losses is None or gone is not None else with_loss(card, float(losses[begin + row]))
-                cards.append(replace(card, title=title))
+            loss = None if losses is None or gone is not None else float(losses[begin + row])
+            for card in _draw_row(one, painters, batch, row, loss):
+                title = card.title if gone is None else f"{card.title or card.key} instead of {gone}"
+                cards.append(replace(card, title=title, view=row % views + 1 if views > 1 else None))
         begin += len(batch)
     rows = sum(map(len, one.batches))
     words = [f"Epoch {one.epoch}, batch {one.batch}, {plural(rows, 'row')}."]

@@ -14,16 +14,16 @@ from maskstream.pipelines.modalities.audio.reader import AudioClip
 from maskstream.pipelines.modalities.audio.spectrogram import Spectrogram
 from maskstream.pipelines.modalities.audiovisual.batch import AudioVisualBatch
 from maskstream.pipelines.modalities.video.clip import VideoClip
-from maskstream.shards.arrays import Float32s
+from maskstream.shards.arrays import Float32s, UInt8s
 from maskstream.shards.format.component import component_of
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.media.fbank import Fbank
 from maskstream.train.papers.ca_dense_unet.model import compute_si_sdr
 
-from .card import Card, Lane, Picture, PlayedLanes, join_picture_row, label_name
+from .card import Card, Lane, PlayedLanes, label_name
 from .chart import choose_inner_ticks
 from .figures import MaskRow, find_sample, received, sample_card
-from .pictures import Grid, check_grid, compared, draw_runs, picture, sized
+from .pictures import Grid, check_grid, compared, draw_panel, draw_runs, sized
 from .spectrogram import (
     UNITS,
     describe_bands,
@@ -233,12 +233,12 @@ class AudioFigures:
             made: The reconstructed batch.
             i: Row.
         """
-        pictures = draw_compared_spectrograms(batch, made, batch.mask, i, self.grid)
+        spectrograms = draw_compared_spectrograms(batch, made, batch.mask, i, self.grid)
         start_s, name = float(batch.start_s[i]), label_name(int(batch.label[i]), self.label_names)
         return Card(
             key=batch.key[i],
             words=f"{name}, {start_s:.2f} to {start_s + self.clip.seconds:.2f} s",
-            figures=tuple(join_picture_row(one, title=NAMES[kind]) for kind, one in pictures.items()),
+            figures=tuple(draw_panel(NAMES[kind], batch.key[i], one) for kind, one in spectrograms.items()),
         )
 
 
@@ -280,19 +280,15 @@ class NoisyFigures:
         )
         low, high = float(values["With noise"].min()), float(values["With noise"].max())
         grids = [
-            join_picture_row(
-                picture(enlarged(paint_loudness(one, low, high)), f"{name}: spectrogram of {batch.key[i]}"),
-                title=name,
-            )
-            for name, one in values.items()
+            draw_panel(name, batch.key[i], enlarged(paint_loudness(one, low, high))) for name, one in values.items()
         ]
         return Card(key=batch.key[i], words=f"{before:.1f} dB before, {after:.1f} dB after", figures=tuple(grids))
 
 
 def draw_compared_spectrograms(
     batch: Sounds, made: Sounds, mask: MaskBatch | None, i: int, grid: Grid
-) -> dict[str, Picture]:
-    """Return the original spectrogram of row `i`, its visible part, and the model's reconstruction, in one colour
+) -> dict[str, UInt8s]:
+    """Draw the original spectrogram of row `i`, its visible part, and the model's reconstruction, in one colour
     scale.
 
     Args:
@@ -309,9 +305,7 @@ def draw_compared_spectrograms(
     image, completed = (paint_loudness(read_spectrograms(one)[i], low, high)[None] for one in (batch, made))
     hidden = upright(MaskRow.of(mask, i).masked, grid)[None]
     shown = compared(image, completed, hidden, hidden) | {"reconstruction": completed}
-    return {
-        name: picture(enlarged(one[0]), f"{NAMES[name]}: spectrogram of {batch.key[i]}") for name, one in shown.items()
-    }
+    return {name: enlarged(one[0]) for name, one in shown.items()}
 
 
 def read_spectrograms(batch: Sounds) -> Float32s:
@@ -384,6 +378,7 @@ class AudioVisualFigures:
             heard.play(lanes, sound_s),
             from_s=from_s,
             seconds=seconds,
+            times=tuple(times[f] for f in shown),
             frame=step_s / seconds,
             width_px=min(ceil(FRAME_PX * seconds / step_s), LONGEST_PX),
             rules=tuple((times[f] - from_s) / seconds for f in shown),
@@ -400,18 +395,17 @@ class AudioVisualFigures:
 
     def _draw_tracks(self, batch: AudioVisualBatch, i: int, shown: Sequence[int], mask: MaskRow | None) -> list[Lane]:
         """Draw the `shown` frames, and their visible tokens."""
-        frames, times = sized(batch.video[i].numpy(), self.grid, choose_page_side(batch.video)), batch.pts_s[i].tolist()
+        frames = sized(batch.video[i].numpy(), self.grid, choose_page_side(batch.video))
         words = "Each frame is at its time. Thin lines mark these times in the audio below."
-        tracks = [replace(draw_picture_track(frames, times, self.grid), words=words)]
+        tracks = [replace(draw_picture_track(frames, self.grid), words=words)]
         if mask is not None:
             visible = f"{span(count_visible_per_step(mask, self.grid))} of {per_step(self.grid)}"
             words = f"Bright squares are visible to the encoder: {visible} per time step."
-            seen = draw_seen_track(frames, times, mask, self.grid)
+            seen = draw_seen_track(frames, mask, self.grid)
             tracks.append(replace(seen, heading="The mask of the frames.", words=words))
         lanes = []
         for track in tracks:
-            pictures = tuple(track.pictures[f] for f in shown)
-            kept = replace(track, pictures=pictures, times=tuple(times[f] for f in shown))
+            kept = replace(track, pictures=tuple(track.pictures[f] for f in shown))
             lanes.append(Lane(heading=track.heading, words=track.words, height="track", track=kept))
         return lanes
 
@@ -430,10 +424,9 @@ class AudioVisualFigures:
             batch.video[i].numpy(), made.video[i].numpy(), mask, self.grid, choose_page_side(batch.video)
         )
         sounds = draw_compared_spectrograms(batch, made, batch.audio_mask, i, self.audio_grid)
-        sounds["reconstruction"] = replace(sounds["reconstruction"], caption="audio")
         end_s = start_s + batch.waveform.shape[2] / self.spectrogram.features.sample_rate
         return Card(
             key=batch.key[i],
             words=f"{label_name(int(batch.label[i]), self.label_names)}, audio {start_s:.2f} to {end_s:.2f} s",
-            figures=join_frame_rows(rows, batch.pts_s[i].tolist(), *sounds.items()),
+            figures=join_frame_rows(rows, batch.pts_s[i].tolist(), sounds),
         )

@@ -152,7 +152,7 @@ class Curves:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FrameTrack:
-    """A row of images at their times in seconds.
+    """A row of images.
 
     Attributes:
         name: Name of the images.
@@ -160,8 +160,6 @@ class FrameTrack:
         heading: Heading above the row.
         words: Text above the row.
         pictures: Image of each frame, or None.
-        times: Times of the frames.
-        together: Number of frames in one time step of tokens.
         under: Text under each step.
         legend: Length of full colour, if colours are flow.
     """
@@ -171,8 +169,6 @@ class FrameTrack:
     heading: str
     words: str
     pictures: tuple[Picture | None, ...]
-    times: tuple[float, ...]
-    together: int = 1
     under: tuple[str, ...] = ()
     legend: str = ""
 
@@ -183,12 +179,16 @@ class Movie:
 
     Attributes:
         tracks: The tracks.
+        times: Times of the frames in seconds.
+        together: Number of frames in one time step of tokens.
         first: Index of the frame that the player shows first.
         beside: Drawing next to the player.
         kind: Name for the template.
     """
 
     tracks: tuple[FrameTrack, ...]
+    times: tuple[float, ...]
+    together: int = 1
     first: int = 0
     beside: Drawing | None = None
     kind: str = "movie"
@@ -247,6 +247,7 @@ class PlayedLanes:
         sound: Audio as a `data:` address.
         sound_s: Start of the audio.
         note: Note about the audio.
+        times: Times of the frames of all tracks in seconds.
         frame: Width of a frame, as a fraction of the axis.
         width_px: Smallest width of the axis in pixels.
         rules: Positions of thin lines through all lanes, as fractions.
@@ -259,6 +260,7 @@ class PlayedLanes:
     sound: str
     sound_s: float
     note: str = ""
+    times: tuple[float, ...] = ()
     frame: float = 0.0
     width_px: int = 0
     rules: tuple[float, ...] = ()

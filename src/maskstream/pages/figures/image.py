@@ -11,7 +11,7 @@ from maskstream.shards.arrays import UInt8s
 
 from .card import Card, join_picture_row
 from .figures import MaskRow, received, sample_card
-from .pictures import compared, draw_masked_picture, join_compared_row, picture, sized
+from .pictures import compared, draw_masked_picture, draw_row, picture, sized
 
 SIDE_PX, COMPARED_PX = 320, 224
 
@@ -68,7 +68,7 @@ class ImageFigures:
         return Card(
             key=batch.key[i],
             words="",
-            figures=(join_compared_row({name: one[0] for name, one in shown.items()}, batch.key[i]),),
+            figures=(draw_row({name: one[0] for name, one in shown.items()}, batch.key[i]),),
         )
 
     def _resize_picture(self, batch: ImageBatch, i: int, side_px: int) -> UInt8s:

@@ -12,7 +12,7 @@ from maskstream.shards.arrays import Bools, UInt8s
 
 from .card import Card, Facts, Picture, join_picture_row, label_words
 from .figures import MaskRow, mask_facts, received
-from .pictures import compared, grown, join_compared_row, make_darker, picture, resize, spread
+from .pictures import compared, draw_row, grown, make_darker, picture, resize, spread
 from .words import plural
 
 ACROSS, CELL_PX = 64, 16
@@ -97,7 +97,7 @@ class PackedFigures:
         shown = compared(pixels, _frames(made, i, COMPARED_PX)[0], hidden, hidden)
         montages = {name: _join_montage(frames) for name, frames in shown.items()}
         words = f"{_size(batch, i)} tokens, {_mask(batch, i, i + 1).visible:,} visible"
-        return Card(key=batch.key[i], words=words, figures=(join_compared_row(montages, batch.key[i]),))
+        return Card(key=batch.key[i], words=words, figures=(draw_row(montages, batch.key[i]),))
 
     def _shown(self, batch: PackedBatch, i: int, number: int) -> Picture:
         """Draw the visible tokens of a sample, with its colour below."""

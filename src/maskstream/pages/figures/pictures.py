@@ -137,7 +137,7 @@ def compared(frames: UInt8s, made: UInt8s, hidden: Bools, targeted: Bools) -> di
     size = frames.shape[1:3]
     seen = make_darker(frames, grown(hidden, *size))
     completed = np.where(grown(hidden & targeted, *size)[..., None], made, seen)
-    return {"original": frames, "seen": seen, "reconstruction": completed}
+    return {"original": frames, "the encoder saw": seen, "reconstruction": completed}
 
 
 def draw_runs(flags: Iterable[Bools]) -> str:
@@ -197,17 +197,21 @@ def draw_masked_picture(
     return Picture(uri=uri, alt=alt, outline=outline, columns=columns, rows=rows, caption=caption)
 
 
-def join_compared_row(shown: Mapping[str, UInt8s], key: str) -> PictureGrid:
-    """Join the results of `compared`, as images (H, W, 3), in one row.
+def draw_row(
+    shown: Mapping[str, UInt8s], key: str, *, title: str = "", words: str = "", across: int = 0, lossless: bool = False
+) -> PictureGrid:
+    """Return a figure of images (H, W, 3) side by side, each above its name.
 
     Args:
         shown: Images by name.
         key: Key of the sample.
+        title: Title of the figure.
+        words: Text above the images.
+        across: Number of images in a row; 0 for all.
+        lossless: Whether to compress without loss.
     """
-    words = {name: "the encoder saw" if name == "seen" else name for name in shown}
-    return join_picture_row(
-        *(picture(pixels, f"{words[name]} of {key}", words[name]) for name, pixels in shown.items())
-    )
+    items = (picture(pixels, f"{name} of {key}", name, lossless=lossless) for name, pixels in shown.items())
+    return join_picture_row(*items, title=title, words=words, across=across)
 
 
 def draw_panel(

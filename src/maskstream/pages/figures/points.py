@@ -21,7 +21,7 @@ from maskstream.shards.format.manifest import Manifest
 
 from .card import Card, Fact, PictureGrid, join_picture_row
 from .figures import MaskRow, find_sample, received, sample_card
-from .pictures import picture
+from .pictures import draw_row, picture
 from .words import plural
 
 INK, SEEN, MADE, FADED = (0x3A, 0x3F, 0x4B), (0xC8, 0x4B, 0x1E), (0x1F, 0x6F, 0xB4), (0xB9, 0xBD, 0xC6)
@@ -169,11 +169,8 @@ class PointsFigures:
             at = np.concatenate((points.numpy(), completed[:n].numpy()))
             items["the encoder saw"] = at, marked(np.arange(len(at)) >= len(points), SEEN, FADED)
             items["completed"] = completed.numpy(), marked(np.arange(len(completed)) < n, SEEN, MADE)
-        pictures = [
-            picture(draw_cloud(at, colours, reach=reach), f"{word} of {key}", word)
-            for word, (at, colours) in items.items()
-        ]
-        return Card(key=key, words=plural(len(points), "point"), figures=(join_picture_row(*pictures),))
+        shown = {word: draw_cloud(at, colours, reach=reach) for word, (at, colours) in items.items()}
+        return Card(key=key, words=plural(len(points), "point"), figures=(draw_row(shown, key),))
 
 
 def draw_voxels(

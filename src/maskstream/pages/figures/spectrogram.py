@@ -2,6 +2,7 @@
 
 import base64
 import math
+from collections.abc import Mapping
 from io import BytesIO
 from itertools import takewhile
 
@@ -97,36 +98,24 @@ def format_band_ticks(features: Features) -> tuple[Tick, ...]:
     Labels too close to a higher one are left out. For frequencies they are octaves from 125 Hz on, for a tempogram
     beats per minute.
     """
+    n, tones = features.n_bins, takewhile(lambda tone: tone < features.sample_rate / 2, _TONES_HZ)
+    bands: Mapping[str, int] = {str(i): i for i in range(n)}
     if not isinstance(features, Librosa):
-        return _space_ticks(
-            features.n_bins, [(_find_loudest(features, hertz), _format_tone(hertz)) for hertz in _list_tones(features)]
-        )
-    n = features.n_bins
-    if features.feature == "cqt":
+        bands = {_format_tone(hertz): _find_loudest(features, hertz) for hertz in tones}
+    elif features.feature == "cqt":
         low = features.low_hz or C1_HZ
-        return _space_ticks(
-            n, [(round(12 * math.log2(hertz / low)), _format_tone(hertz)) for hertz in _list_tones(features)]
-        )
-    if features.feature == "chroma":
-        return _space_ticks(n, [(round(i * n / 6), note) for i, note in enumerate(_NOTES)])
-    if features.feature == "tempogram":
+        bands = {_format_tone(hertz): round(12 * math.log2(hertz / low)) for hertz in tones}
+    elif features.feature == "chroma":
+        bands = {note: round(i * n / 6) for i, note in enumerate(_NOTES)}
+    elif features.feature == "tempogram":
         a_minute = 60 * features.sample_rate / features.hop
-        return _space_ticks(n, [(round(a_minute / tempo), f"{tempo} BPM") for tempo in _TEMPOS])
-    return _space_ticks(n, [(i, str(i)) for i in range(n)])
-
-
-def _space_ticks(n_bins: int, labels: list[tuple[int, str]]) -> tuple[Tick, ...]:
-    """Return ticks of (band, label), highest band first, as many as fit."""
+        bands = {f"{tempo} BPM": round(a_minute / tempo) for tempo in _TEMPOS}
     ticks: list[Tick] = []
-    for band, label in sorted(labels, reverse=True):
-        at = 1 - (band + 0.5) / n_bins
-        if 0 <= band < n_bins and (not ticks or at - ticks[-1].at >= _LEAST_GAP):
+    for band, label in sorted(((band, label) for label, band in bands.items()), reverse=True):
+        at = 1 - (band + 0.5) / n
+        if 0 <= band < n and (not ticks or at - ticks[-1].at >= _LEAST_GAP):
             ticks.append(Tick(at=at, label=label))
     return tuple(ticks)
-
-
-def _list_tones(features: Features) -> list[int]:
-    return list(takewhile(lambda tone: tone < features.sample_rate / 2, _TONES_HZ))
 
 
 def _format_tone(hertz: int) -> str:

@@ -1,8 +1,9 @@
 """Figures of video clips: frames, flow, visible tokens over time, and a model's predictions."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
+from types import MappingProxyType
 
 import cv2
 import numpy as np
@@ -13,7 +14,7 @@ from maskstream.pipelines.flow.picture import choose_flow_scale, usable
 from maskstream.pipelines.modalities.video.batch import VideoBatch
 from maskstream.shards.arrays import Bools, Float32s, UInt8s
 
-from .card import Card, Drawing, Fact, FrameTrack, Movie, Picture, PictureGrid, join_picture_row
+from .card import Card, Drawing, Fact, FrameTrack, Movie, PictureGrid, join_picture_row
 from .figures import MaskRow, received, sample_card
 from .pictures import (
     Grid,
@@ -71,16 +72,18 @@ class VideoFigures:
         frames = sized(batch.video[i].cpu().numpy(), self.grid, choose_page_side(batch.video))
         times = batch.pts_s[i].tolist()
         mask = MaskRow.of(batch.mask, i) if batch.mask else None
-        tracks = [draw_picture_track(frames, times, self.grid)]
+        tracks = [draw_picture_track(frames, self.grid)]
         if mask is not None:
-            tracks.append(draw_seen_track(frames, times, mask, self.grid))
+            tracks.append(draw_seen_track(frames, mask, self.grid))
         missing = []
         if batch.flow is None or batch.flow.vectors.shape[1] == 0:
             missing.append("The loader returns no flow with these clips.")
         else:
-            tracks.append(draw_flow_track(batch.flow, i, times, self.grid, frames.shape[1:3]))
+            tracks.append(draw_flow_track(batch.flow, i, self.grid, frames.shape[1:3]))
         movie = Movie(
             tracks=tuple(tracks),
+            times=tuple(times),
+            together=self.grid.patch[0],
             first=find_frame_with_flow(batch.flow, i, len(times)),
             beside=_draw_dwell(mask, self.grid) if mask else None,
         )
@@ -169,12 +172,11 @@ def patch_words(grid: Grid) -> str:
     return f" {TIMES} ".join((plural(grid.patch[0], "frame"), str(grid.patch[1]), f"{grid.patch[2]} pixels"))
 
 
-def draw_picture_track(frames: UInt8s, times: Sequence[float], grid: Grid) -> FrameTrack:
+def draw_picture_track(frames: UInt8s, grid: Grid) -> FrameTrack:
     """Return the track of a clip's frames.
 
     Args:
         frames: Frames (T, H, W, 3).
-        times: Times of the frames in seconds.
         grid: Grid of the tokens.
     """
     together = grid.patch[0]
@@ -185,17 +187,14 @@ def draw_picture_track(frames: UInt8s, times: Sequence[float], grid: Grid) -> Fr
         heading="Frames.",
         words=f"{steps}Times are seconds from the start of the video.",
         pictures=tuple(picture(frame, f"picture {f + 1}") for f, frame in enumerate(frames)),
-        times=tuple(times),
-        together=together,
     )
 
 
-def draw_seen_track(frames: UInt8s, times: Sequence[float], mask: MaskRow, grid: Grid) -> FrameTrack:
+def draw_seen_track(frames: UInt8s, mask: MaskRow, grid: Grid) -> FrameTrack:
     """Return the track of the frames' visible tokens.
 
     Args:
         frames: Frames (T, H, W, 3).
-        times: Times of the frames in seconds.
         mask: The mask.
         grid: Grid of the tokens.
     """
@@ -207,21 +206,16 @@ def draw_seen_track(frames: UInt8s, times: Sequence[float], mask: MaskRow, grid:
         words=f"Bright squares are visible to the encoder: {span(visible)} of {per_step(grid)} per time step. Grey "
         "ones are hidden.",
         pictures=tuple(draw_masked_picture(frames[f], hidden[f], f"seen {f + 1}") for f in range(len(frames))),
-        times=tuple(times),
-        together=grid.patch[0],
         under=tuple(f"{n} visible" for n in visible),
     )
 
 
-def draw_flow_track(
-    flow: Flow, i: int, times: Sequence[float], grid: Grid, size: tuple[int, int], scale_px: float | None = None
-) -> FrameTrack:
+def draw_flow_track(flow: Flow, i: int, grid: Grid, size: tuple[int, int], scale_px: float | None = None) -> FrameTrack:
     """Return the track of the flow of clip `i`, for each frame except the first.
 
     Args:
         flow: Flow of the batch.
         i: Row.
-        times: Times of the frames in seconds.
         grid: Grid of the tokens.
         size: Height and width of the images.
         scale_px: Length of full colour; chosen for the clip by default.
@@ -239,20 +233,16 @@ def draw_flow_track(
         words="Colour is the direction of motion since the previous frame, as on the disc; saturation is its length, "
         f"and full colour is {scale_px:g} px or more. White did not move.{hatched}",
         pictures=(None, *(picture(one, f"flow {f}") for f, one in enumerate(drawn, start=2))),
-        times=tuple(times),
-        together=grid.patch[0],
         under=_cut_steps(flow.cuts[i].tolist(), grid.patch[0]),
         legend=f"{scale_px:g} px",
     )
 
 
-def draw_confidence_track(trust: Float32s, times: Sequence[float], grid: Grid, size: tuple[int, int]) -> FrameTrack:
+def draw_confidence_track(trust: Float32s, size: tuple[int, int]) -> FrameTrack:
     """Return the track of the confidence of a clip's flow, for each frame except the first.
 
     Args:
         trust: Confidence (T-1, h, w) in [0, 1].
-        times: Times of the frames in seconds.
-        grid: Grid of the tokens.
         size: Height and width of the images.
     """
     grey = np.rint(255 * trust).astype(np.uint8)[..., None].repeat(3, axis=-1)
@@ -264,8 +254,6 @@ def draw_confidence_track(trust: Float32s, times: Sequence[float], grid: Grid, s
         words="White where the previous frame, warped along the flow, explains the cell; black where it does not, or "
         "where the source has no vector.",
         pictures=(None, *(picture(one, f"confidence {f}") for f, one in enumerate(drawn, start=2))),
-        times=tuple(times),
-        together=grid.patch[0],
     )
 
 
@@ -384,7 +372,7 @@ def draw_whole_frames(frames: UInt8s, grid: Grid, side_px: float) -> UInt8s:
 
 NAMES = {
     "original": "Original",
-    "seen": "The encoder saw",
+    "the encoder saw": "The encoder saw",
     "guess": "Interpolation",
     "reconstruction": "Reconstruction",
     "ids": "Decoded from its ids",
@@ -393,13 +381,15 @@ NAMES = {
 }
 
 
-def join_frame_rows(rows: Rows, times: Sequence[float], *beside: tuple[str, Picture]) -> tuple[PictureGrid, ...]:
+def join_frame_rows(
+    rows: Rows, times: Sequence[float], sounds: Mapping[str, UInt8s] = MappingProxyType({})
+) -> tuple[PictureGrid, ...]:
     """Return a row of images for each row of frames.
 
     Args:
         rows: Frames by name.
         times: Times of all frames of the clip.
-        beside: Images that end the rows of their names.
+        sounds: Spectrograms (H, W, 3) that end the rows of their names.
     """
     shown, last = [times[f] for f in spread(len(times), COMPARED_FRAMES)], list(rows)[-1]
     grids = []
@@ -408,5 +398,7 @@ def join_frame_rows(rows: Rows, times: Sequence[float], *beside: tuple[str, Pict
             picture(frame, f"{name} at {at:.2f} s", f"{at:.2f} s" if name == last else "")
             for frame, at in zip(frames, shown, strict=True)
         ]
-        grids.append(join_picture_row(*pictures, *(other for of, other in beside if of == name), title=NAMES[name]))
+        if name in sounds:
+            pictures.append(picture(sounds[name], f"spectrogram, {name}", "audio" if name == last else ""))
+        grids.append(join_picture_row(*pictures, title=NAMES[name]))
     return tuple(grids)

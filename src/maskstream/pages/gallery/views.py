@@ -16,6 +16,7 @@ from maskstream.pages.figures.pictures import (
     coloured,
     draw_flow_picture,
     draw_masked_picture,
+    draw_row,
     draw_runs,
     picture,
     resize,
@@ -191,11 +192,8 @@ def _draw_spikes(media: Media, seed: int) -> list[Card]:
     """Draw a small image before and after `Spikes` drops elements."""
     frame = resize(np.asarray(media.video)[-1:], 384, 384)[0]
     whole, left = (small.repeat(4, axis=0).repeat(4, axis=1) for small in drop_elements(frame, seed))
-    items = (
-        picture(whole, "all elements", "all elements", lossless=True),
-        picture(left, "after dropping", "three quarters dropped", lossless=True),
-    )
-    return [SPIKES.card((join_picture_row(*items),))]
+    shown = {"all elements": whole, "three quarters dropped": left}
+    return [SPIKES.card((draw_row(shown, "the picture", lossless=True),))]
 
 
 IMAGES = GallerySection(
@@ -278,9 +276,7 @@ def spectrum(sound: Float32s) -> Tensor:
 
 def _draw_ratio(media: Media, seed: int) -> list[Card]:
     drawn = draw_mixed(np.asarray(media.speech), np.asarray(media.crowd))
-    return [
-        COMPLEX_RATIO.card([join_picture_row(*(picture(one, name, name) for name, one in drawn.items()), across=2)])
-    ]
+    return [COMPLEX_RATIO.card([draw_row(drawn, "the sound", across=2)])]
 
 
 SOUND = GallerySection(

@@ -73,7 +73,7 @@ def compare_runs(
         "What differs": tuple(compare(whole).items()) or (("nothing", ("",) * len(names)),),
         f"On held-out samples of {split.info['dataset']}/{split.info['split']}": tuple(scores),
         "Probes": tuple(probe_rows(folders)),
-        "Training": tuple(format_training_rows(curves)),
+        "Training": tuple(list_training_rows(curves)),
     }
     rows = {title: some for title, some in rows.items() if some}
     page = render(
@@ -119,14 +119,13 @@ def score_rows(found: Sequence[Evaluation]) -> tuple[list[Row], list[Row]]:
     return scores.rows(), others.rows()
 
 
-def format_training_rows(curves: Sequence[RunCurves]) -> list[Row]:
+def list_training_rows(curves: Sequence[RunCurves]) -> list[Row]:
     """Return rows on the length and speed of the training."""
-    return [
-        ("loss, mean of the last steps", tuple(f"{one.last_loss:.3g}" for one in curves)),
-        ("steps", tuple(f"{one.steps:,}" for one in curves)),
-        ("samples per second, median", tuple(f"{one.median_clips_per_s:.1f}" for one in curves)),
-        ("time spent waiting for data", tuple(f"{one.mean_data_wait:.0%}" for one in curves)),
-    ]
+    cells = Cells(len(curves))
+    for column, one in enumerate(curves):
+        for name, value in one.numbers.items():
+            cells.put(name, "", column, value)
+    return cells.rows()
 
 
 def probe_rows(folders: Sequence[Path]) -> list[Row]:

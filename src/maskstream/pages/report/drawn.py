@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 from torch import Tensor
 
-from maskstream.pages.figures.card import Card, Fact, Facts, Picture, Section, WordPieces, join_picture_row, label_words
+from maskstream.pages.figures.card import Card, Fact, Facts, Section, WordPieces, join_picture_row, label_words
 from maskstream.pages.figures.figures import Figures
 from maskstream.pages.figures.mesh import MeshFigures
-from maskstream.pages.figures.pictures import coloured, picture, resize
+from maskstream.pages.figures.pictures import coloured, draw_row, picture, resize
 from maskstream.pages.figures.points import BOX, FADED, INK, MADE, SEEN, Colour, draw_cloud, marked, token_boxes
 from maskstream.pages.figures.text import ImageTextFigures
 from maskstream.pages.figures.video import VideoFigures, choose_picture_side, draw_whole_frames, join_frame_rows
@@ -160,20 +160,15 @@ def _draw_spikes(one: Spiked, figures: Figures[Any], names: Sequence[str]) -> It
     """Draw images with the spikes of each kind of neuron."""
     for i, row in enumerate(one.rows):
         card = figures.sample(one.batch, row)
-        items = [
-            picture(
-                _draw_raster(marks[i].numpy()),
-                f"spikes of {kind}",
-                f"{kind}: {float(marks[i].float().mean()):.1%}",
-                lossless=True,
-            )
+        rasters = {
+            f"{kind}: {float(marks[i].float().mean()):.1%}": _draw_raster(marks[i].numpy())
             for kind, marks in one.spikes.items()
-        ]
+        }
         words = "Time runs to the right; the fraction of steps with a spike is below each."
         energy = Fact(name="Energy of its spikes", value=f"{one.energy_nj[i]:,.0f} nJ")
         yield replace(
             card,
-            figures=(*card.figures, join_picture_row(*items, across=3, title="Spikes", words=words)),
+            figures=(*card.figures, draw_row(rasters, card.key, title="Spikes", words=words, across=3, lossless=True)),
             note=f"The network predicts {label_words(one.answers[i], names)}.",
             facts=(Facts(items=(energy,)),),
             missing=(),
@@ -210,37 +205,29 @@ def _draw_generated(made: Tensor, real: Tensor, label: Tensor, names: Sequence[s
         chosen = (label == of).nonzero()[:BESIDE, 0].tolist()
         key = names[of] if 0 <= of < len(names) else "no category"
         rows = tuple(
-            join_picture_row(*(_draw_cloud(clouds[i], key, word, colour, caption="") for i in chosen), title=word)
+            join_picture_row(*(picture(_draw_cloud(clouds[i], colour), f"{word} of {key}") for i in chosen), title=word)
             for word, clouds, colour in (("made", made, MADE), ("real", real, INK))
         )
         yield Card(key=key, words="", figures=rows)
 
 
 def _draw_denoised(one: DenoisedClouds) -> Iterator[Card]:
+    tokens, half = VoxelTokens(resolution=one.resolution, patch=one.patch), one.resolution / 2
     for i, key in enumerate(one.keys):
-        with_boxes, n_seen = _seen(one, i)
-        pictures = (
-            _draw_cloud(one.clean[i], key, "original"),
-            with_boxes,
-            _draw_cloud(one.masked[i], key, "denoised with the mask", MADE),
-            _draw_cloud(one.whole[i], key, "without a mask", MADE),
-        )
+        places = scale_to_voxels(one.noised[i][None], one.resolution)
+        visible = np.isin(np.arange(tokens.grid.size), one.visible[i].numpy())
+        seen = visible[number_point_tokens(places, one.resolution, one.patch)[0].numpy()]
+        colours, boxes = marked(seen, SEEN, FADED), token_boxes(tokens, (visible, BOX))
+        shown = {
+            "original": _draw_cloud(one.clean[i], INK),
+            "noised, with visible tokens": draw_cloud((places[0] - half).numpy(), colours, reach=half, **boxes),
+            "denoised with the mask": _draw_cloud(one.masked[i], MADE),
+            "without a mask": _draw_cloud(one.whole[i], MADE),
+        }
         share = f"{float(one.kept[i]):.0%} of its variance is left"
-        words = f"{share}; the mask shows {n_seen} of {len(one.clean[i])} points"
-        yield Card(key=key, words=words, figures=(join_picture_row(*pictures),))
+        words = f"{share}; the mask shows {int(seen.sum())} of {len(one.clean[i])} points"
+        yield Card(key=key, words=words, figures=(draw_row(shown, key),))
 
 
-def _draw_cloud(points: Tensor, key: str, word: str, colour: Colour = INK, caption: str | None = None) -> Picture:
-    shown = points.clamp(-REACH, REACH).numpy()
-    return picture(draw_cloud(shown, colour, reach=REACH), f"{word} of {key}", word if caption is None else caption)
-
-
-def _seen(one: DenoisedClouds, i: int) -> tuple[Picture, int]:
-    """Draw noised points with the boxes of visible tokens, and count the points inside."""
-    tokens, word = VoxelTokens(resolution=one.resolution, patch=one.patch), "noised, with visible tokens"
-    places = scale_to_voxels(one.noised[i][None], one.resolution)
-    visible = np.isin(np.arange(tokens.grid.size), one.visible[i].numpy())
-    seen = visible[number_point_tokens(places, one.resolution, one.patch)[0].numpy()]
-    half, boxes = one.resolution / 2, token_boxes(tokens, (visible, BOX))
-    drawn = draw_cloud((places[0] - half).numpy(), marked(seen, SEEN, FADED), reach=half, **boxes)
-    return picture(drawn, f"{word} of {one.keys[i]}", word), int(seen.sum())
+def _draw_cloud(points: Tensor, colour: Colour) -> UInt8s:
+    return draw_cloud(points.clamp(-REACH, REACH).numpy(), colour, reach=REACH)

@@ -13,7 +13,7 @@ import numpy as np
 from maskstream.modality import Modality
 from maskstream.pages.figures.card import Section, label_names
 from maskstream.pages.figures.chart import Chart, Line, Series, smoothed
-from maskstream.pages.figures.words import plural
+from maskstream.pages.figures.words import percent, plural
 from maskstream.pages.page import page, write_page
 from maskstream.shards.format.manifest import Manifest, SplitLocation
 from maskstream.shards.stores.local_files import is_being_written
@@ -312,21 +312,15 @@ class RunCurves:
 
     Attributes:
         steps: Number of the last step.
+        numbers: Names and values of its last losses and its speed.
         loss: Chart of the loss.
-        last_loss: Mean loss of the last `last_steps` steps.
-        last_steps: Number of steps in that mean.
-        median_clips_per_s: Median speed in samples per second.
-        mean_data_wait: Mean fraction of time spent waiting for data.
         small: Charts of the loss of each source of a mixture, the scores of validations, the measures of the guard, and
             the speed.
     """
 
     steps: int
+    numbers: Mapping[str, str]
     loss: Chart
-    last_loss: float
-    last_steps: int
-    median_clips_per_s: float
-    mean_data_wait: float
     small: tuple[Chart, ...]
 
 
@@ -354,6 +348,12 @@ def run_curves(metrics: Sequence[StepMetrics], of: TrainingLoss | None) -> RunCu
     mean = f"; thick, the mean of the {window} steps around it" if len(lines) > 1 else ""
     return RunCurves(
         steps=rows[-1].step,
+        numbers={
+            f"Loss, mean of the last {plural(min(LAST_STEPS, len(rows)), 'step')}": f"{loss[-LAST_STEPS:].mean():.3g}",
+            "Steps": f"{rows[-1].step:,}",
+            "Samples per second, median": f"{np.median(rate):.1f}",
+            "Time spent waiting for data": percent(float(wait.mean())),
+        },
         loss=Chart(
             lines=lines,
             note=f"{'Training loss' if of is None else of.name}: thin, each step{mean}."
@@ -364,10 +364,6 @@ def run_curves(metrics: Sequence[StepMetrics], of: TrainingLoss | None) -> RunCu
             top=edge if clipped else None,
             reference=of.value if of else None,
         ),
-        last_loss=float(loss[-LAST_STEPS:].mean()),
-        last_steps=min(LAST_STEPS, len(rows)),
-        median_clips_per_s=float(np.median(rate)),
-        mean_data_wait=float(wait.mean()),
         small=(
             *_draw_measured(_list_source_losses(rows), rows, "the loss of this source's samples", value),
             *_draw_measured([row.val for row in rows], rows, "on held-out samples, during training"),

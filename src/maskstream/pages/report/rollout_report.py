@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from maskstream.pages.figures.card import Card, Section, join_picture_row
+from maskstream.pages.figures.card import Card, Section
 from maskstream.pages.figures.chart import Chart, Line
 from maskstream.pages.figures.mesh import MeshFigures, ShownField, draw_fields, get_mesh_nodes
-from maskstream.pages.figures.pictures import picture
+from maskstream.pages.figures.pictures import draw_row
 from maskstream.pages.page import render, write_page
 from maskstream.shards.arrays import Float32s
 from maskstream.shards.format.manifest import Manifest
@@ -130,10 +130,7 @@ def draw_rollout_cards(figures: MeshFigures, trajectories: Trajectories, made: M
         rows = []
         for step in steps:
             title = f"After {step} step{'s'[: step > 1]}"
-            items = (
-                picture(draw_fields(mesh, shown, values[step], scale), f"{name}, {title}", name)
-                for name, values in drawn.items()
-            )
-            rows.append(join_picture_row(*items, title=title))
+            images = {name: draw_fields(mesh, shown, values[step], scale) for name, values in drawn.items()}
+            rows.append(draw_row(images, key, title=title))
         words = shown.name if scale is None else f"{shown.name}, {scale[0]:.2f} (dark) to {scale[1]:.2f} (bright)"
         yield Card(key=key, words=words, figures=tuple(rows))
