@@ -282,7 +282,7 @@ def meshes(data: Path, media: Path) -> Iterator[Contest]:
 
     contest = Contest(
         name="mesh",
-        title=f"The graph of a surface of 2,562 nodes, batches of {MESH_BATCH}",
+        title=f"Graphs of surfaces with 2,562 nodes, batches of {MESH_BATCH}",
         unit="ms",
         items=lambda epoch: samples,
         rows_of=lambda batch: [*zip(batch.node_offset.diff().tolist(), batch.edge_offset.diff().tolist(), strict=True)],

@@ -35,7 +35,7 @@ class Progress:
         """Start a phase of `total` units, or None if the number is unknown; an earlier run finished `done` of them."""
 
     def advance(self, units: float) -> None:
-        """Add finished units. A negative number takes back units that must be repeated."""
+        """Add finished units. A negative number subtracts units that must be repeated."""
 
     def note(self, text: str) -> None:
         """Show figures next to the count of the phase, such as the loss, replacing earlier ones."""

@@ -310,7 +310,8 @@ def _parts(paper: Paper) -> Iterator[str]:
         yield from _of_scheme(scheme)
     if paper.picture:
         yield from (f'<img src="../pictures/{paper.picture}" alt="{paper.alt}">', "")
-    if files := sorted({_code(name) for name in paper.recipes}):
+    code = {file for name in paper.recipes for file in _code(name)}
+    if files := sorted(code, key=lambda file: (file.startswith("train/nn"), file)):
         yield from (f"Code: {', '.join(f'[{file}](../../{file})' for file in files)}", "")
     yield from ("## Train" if paper.recipes else "## Run", "", "```", *map(_fold, _commands(paper)), "```", "")
     rows = [row for name in paper.recipes for row in _figures(name)]
@@ -322,10 +323,12 @@ def _parts(paper: Paper) -> Iterator[str]:
         yield from (line for name in paper.recipes for line in _of_recipe(name))
 
 
-def _code(recipe: str) -> str:
-    """The folder of a recipe's paper, or the paper's file in the folder of several."""
+def _code(recipe: str) -> set[str]:
+    """The folder of a recipe's paper, or the paper's file in the folder of several, and the file of a shared model."""
     *folder, file = RECIPES[recipe].__module__.split(".")[1:]
-    return "/".join(folder if file == "recipe" else [*folder, f"{file}.py"])
+    code = "/".join(folder if file == "recipe" else [*folder, f"{file}.py"])
+    model = "/".join(type(RECIPES[recipe]().model).__module__.split(".")[1:]) + ".py"
+    return {code} if model.startswith(code) else {code, model}
 
 
 def _of_scheme(scheme: Scheme) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Lightning takes the loader itself, and its checkpoints hold the loader's position: they resume within an epoch.
+"""Lightning takes the loader itself, and its checkpoints hold the loader's position, so a killed run resumes mid-epoch.
 
 torchrun --nproc-per-node 2 lightning_trainer.py DATA OUT     # pip install lightning transformers; or one process
 """
@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from video_mae import loader_of, loss_of, video_mae
 
 from maskstream.pipelines import VideoBatch
@@ -31,8 +32,11 @@ class Module(LightningModule):
         return torch.optim.AdamW(self.parameters(), 1e-4)
 
 
-def fit(module: Module, data: str, out: Path, *, steps: int, resume: bool = False) -> None:
-    """Train until `steps` and write OUT/last.ckpt. Each rank's loader gives its own samples, so Lightning adds none."""
+def fit(module: Module, data: str, out: Path, *, steps: int, every: int) -> None:
+    """Train until `steps`, or resume from OUT/last.ckpt, which is written after every `every` steps.
+
+    Each rank's loader gives its own samples, so Lightning must not add a sampler.
+    """
     ranks = int(os.environ.get("WORLD_SIZE", "1"))
     trainer = Trainer(
         default_root_dir=out,
@@ -41,18 +45,16 @@ def fit(module: Module, data: str, out: Path, *, steps: int, resume: bool = Fals
         devices=ranks,
         strategy="ddp" if ranks > 1 else "auto",
         logger=False,
-        enable_checkpointing=False,
+        callbacks=ModelCheckpoint(out, "last", every_n_train_steps=every, enable_version_counter=False),
         enable_progress_bar=False,
         enable_model_summary=False,
     )
     saved = out / "last.ckpt"
-    trainer.fit(module, train_dataloaders=loader_of(data), ckpt_path=saved if resume else None)
-    trainer.save_checkpoint(saved)
+    trainer.fit(module, train_dataloaders=loader_of(data), ckpt_path=saved if saved.exists() else None)
 
 
 if __name__ == "__main__":
     data, out = sys.argv[1:]
     if "WORLD_SIZE" in os.environ:  # torchrun's; the loader asks for its rank before Lightning would set it up
         dist.init_process_group()
-    fit(Module(), data, Path(out), steps=3)
-    fit(Module(), data, Path(out), steps=5, resume=True)
+    fit(Module(), data, Path(out), steps=5, every=1)

@@ -502,7 +502,7 @@ def _order(
         return source.samples.order(global_batch, steps)
     if steps is None:
         raise ValueError(
-            "with a token budget the batch size depends on the progress of the run: pass steps=, its number of batches"
+            "with a token budget, the batch size changes during the run; pass steps=, the number of batches in the run"
         )
     visible = check_budget(source)(steps)
     run = int(fit_budget(visible, token_budget, global_batch).sum())

@@ -432,7 +432,7 @@ def _find_near_features(own: Measures, path: str | Path, cosine: float) -> Float
     lengths = np.unique(pc.list_value_length(lists).to_numpy())
     if len(lengths) != 1 or not lengths[0]:
         found = " and ".join(map(str, lengths[:2].tolist())) or "no"
-        raise ValueError(f"{path} has features of {found} numbers; each sample needs the same number of features")
+        raise ValueError(f"{path} has feature vectors of {found} numbers; all samples need vectors of the same length")
     values = pc.list_flatten(lists).combine_chunks().to_numpy(zero_copy_only=False)
     with np.errstate(over="ignore"):
         values = values.astype(np.float32).reshape(len(lists), -1)

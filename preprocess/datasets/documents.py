@@ -119,7 +119,7 @@ def _rows(path: Path) -> Iterator[ListedDocument]:
     except (OSError, ValueError, StopIteration, ArrowException) as error:
         if is_outage(error):
             raise OutageError(f"{path} cannot be read ({error}); run the same command again") from error
-        raise DatasetError(f"{path} is not a Parquet file, or damaged ({error})") from error
+        raise DatasetError(f"{path} is damaged or not a Parquet file ({error})") from error
 
 
 def _make_document(path: Path, number: int, window: tuple[int, int], fields: dict[str, Any]) -> ListedDocument:

@@ -213,7 +213,7 @@ def _read_version_3(info: _Info) -> Iterator[_Episode]:
         except (pa.ArrowException, OSError) as error:
             if is_outage(error):
                 raise OutageError(f"{path} cannot be read ({error}); run the same command again") from error
-            raise DatasetError(f"{NAME}: {path} is not a Parquet file, or damaged ({error}). {OBTAIN}") from error
+            raise DatasetError(f"{NAME}: {path} is damaged or not a Parquet file ({error}). {OBTAIN}") from error
         for number, row in enumerate(rows):
             yield _parse_episode(row, f"{path}: row {number}")
 

@@ -150,7 +150,7 @@ def _read_table(path: Path, kind: str, name: str) -> _Table:
     except (pa.ArrowException, OSError) as error:
         if is_outage(error):
             raise OutageError(f"{path} cannot be read ({error}); run the same command again") from error
-        raise DatasetError(f"{name}: {path} is not a Parquet file, or damaged ({error}). {OBTAIN}") from error
+        raise DatasetError(f"{name}: {path} is damaged or not a Parquet file ({error}). {OBTAIN}") from error
     media = _find_media(schema, path, kind, name)
     label, names = _find_labels(schema, path, name)
     others = {

@@ -221,7 +221,7 @@ def _parquet(path: Path) -> Iterator[pq.ParquetFile]:
     except (pa.ArrowException, ValueError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise OutageError(f"{path} cannot be read ({error}); run the same command again") from error
-        raise DatasetError(f"{path} is not a Parquet file, or damaged ({error}); download it again") from error
+        raise DatasetError(f"{path} is damaged or not a Parquet file ({error}); download it again") from error
 
 
 def _read_parquet_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:

@@ -215,7 +215,7 @@ def _list_by_name(members: Sequence[Mapping[str, T]]) -> dict[str, list[T | None
 
 
 def _find_shared_words(words: Sequence[str | None]) -> list[str | None]:
-    """Replace the long words that few samples share with None."""
+    """Set long words that occur in only a few samples to None."""
     counts = Counter(word for word in words if word is not None and len(word) > LONG_WORD)
     often = sorted((word for word, count in counts.items() if count >= SHARED_BY), key=lambda w: (-counts[w], w))
     rare = counts.keys() - often[:MOST_SHARED]

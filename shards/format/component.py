@@ -80,7 +80,7 @@ class Component:
         return self.offset > 0
 
     def facts_of(self, i: int) -> dict[str, int | float]:
-        """Return the facts of sample i."""
+        """Return the stored values of sample i."""
         return {name: values.item(i) for name, values in self.facts.items()}
 
     def word(self, name: str, i: int) -> str:

@@ -73,7 +73,7 @@ def heading(pose: Float64s) -> float:
 
 
 def waypoint(pose: Float64s, camera: Float64s) -> Float64s:
-    """Return the pose (7,) as a waypoint (3,) of the camera at the pose `camera` (7,)."""
+    """Convert a pose (7,) to a waypoint (3,) relative to the camera at the pose `camera` (7,)."""
     way, at = pose[:2] - camera[:2], heading(camera)
     cos, sin = np.cos(at), np.sin(at)
     right, forward = way[0] * sin - way[1] * cos, way[0] * cos + way[1] * sin

@@ -129,7 +129,7 @@ def parse_flow(body: memoryview, grid: tuple[int, int]) -> KeyFlow:
     if version != _FLOW_VERSION or distance != DISTANCE or (rows, columns) != grid or not whole:
         raise Mp4Error(
             f"the flow of a GOP has version {version}, distance {distance}, {rows} x {columns} cells and {len(body)} "
-            f"bytes; version {_FLOW_VERSION}, distance {DISTANCE} and {grid[0]} x {grid[1]} cells fit the video"
+            f"bytes; the video needs version {_FLOW_VERSION}, distance {DISTANCE} and {grid[0]} x {grid[1]} cells"
         )
     planes = np.frombuffer(body, dtype=np.int8, offset=_FLOW_HEAD.size).reshape(3, rows, columns)
     return KeyFlow(frame=frame, planes=planes, distance=distance)

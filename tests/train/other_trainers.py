@@ -23,8 +23,9 @@ def lightning(data, out, log):
             log(batch.key)
             return super().training_step(batch, index)
 
-    lightning_trainer.fit(Logged(), data, out, steps=STOP)
-    lightning_trainer.fit(Logged(), data, out, steps=STEPS, resume=True)
+    lightning_trainer.fit(Logged(), data, out, steps=STOP, every=STOP)
+    dist.barrier()
+    lightning_trainer.fit(Logged(), data, out, steps=STEPS, every=STOP)
 
 
 def huggingface(data, out, log):

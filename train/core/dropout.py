@@ -1,7 +1,7 @@
 """Dropout and drop path for any model, applied after the model is built according to a `DropoutConfig`.
 
-Layers that can drop derive from `Dropping`, blocks with residual branches from `ResidualBlock`. Their rates are 0 at
-first, and outside of training nothing is dropped. Draws come from torch's generator, which a step seeds (see
+Layers with dropout derive from `Dropping`; blocks with residual branches derive from `ResidualBlock`. Their rates are
+0 at first, and outside of training nothing is dropped. Draws come from torch's generator, which a step seeds (see
 `derive_step_seed`).
 
 Sources: Srivastava et al. (2014) for dropout; Huang et al. (2016) for drop path, or stochastic depth.

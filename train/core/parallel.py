@@ -92,7 +92,7 @@ def what_triton_lacks(device: torch.device) -> str | None:
 
 
 def recompute_blocks(model: nn.Module) -> None:
-    """Make each block of a model keep only its inputs, for about a third more computation (Chen et al., 2016).
+    """Checkpoint activations: each block keeps only its inputs, for a third more computation (Chen et al., 2016).
 
     Gradients are unchanged, also with dropout.
 

@@ -179,7 +179,7 @@ def probe(
         options: The fields of `ProbeOptions`.
 
     Raises:
-        ValueError: The runs have several recipes, or see `compare_probes`.
+        ValueError: The runs have different recipes. For other errors see `compare_probes`.
     """
     if len(groups := group_runs(runs)) > 1:
         raise ValueError(

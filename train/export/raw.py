@@ -222,7 +222,7 @@ class RawClips:
 
 @dataclass(frozen=True)
 class RawSounds:
-    """Audio of a resolved config, with the statistics of the split."""
+    """Audio settings of a resolved config, with the statistics of the split."""
 
     config: AudioData
     split: Split

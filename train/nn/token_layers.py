@@ -7,8 +7,8 @@ On a CPU, attention runs document by document: one kernel call for each. Measure
 heads of 32 channels, forward and backward, CPU ms): one by one 13, documents of similar length padded together 20 to
 25, all padded to the longest 69, one block-diagonal mask over all 145.
 
-On a CUDA device no shape depends on values, so a step is one graph: FlashAttention's varlen kernel takes documents
-unpadded, in half precision and without penalties; otherwise all are padded to the longest.
+On a CUDA device no shape depends on values, so a step is one graph: FlashAttention's varlen kernel processes
+unpadded documents, in half precision and without ALiBi's penalties; otherwise all are padded to the longest.
 """
 
 from __future__ import annotations

@@ -111,7 +111,7 @@ class ImagePlan:
 
     @classmethod
     def of(cls, item: Item, component: str, size: tuple[int, int], crops: Sequence[Crop], out: tuple[int, int]) -> Self:
-        """Plan an image of `size` (width, height) whose crops are resized to `out` (width, height)."""
+        """Plan how to read an image of `size` (width, height) whose crops are resized to `out` (width, height)."""
         n = reduction(crops, *out) if component.endswith(REDUCIBLE) else 1
         return cls(
             component=component,

@@ -72,7 +72,7 @@ def decode_image(data: bytes, width: int, height: int, n: int = 1) -> UInt8s:
         raise ImageError("cannot be decoded")
     wanted = (-(-height // n), -(-width // n), 3)
     if pixels.shape != wanted:
-        raise ImageError(f"decodes to {pixels.shape} at 1/{n}; the manifest lists {wanted}")
+        raise ImageError(f"decodes to {pixels.shape} at 1/{n} of its size, but the manifest lists {wanted}")
     return pixels.astype(np.uint8, copy=False)
 
 

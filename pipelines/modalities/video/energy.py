@@ -45,7 +45,8 @@ def check_energy(
     if not one_rate or clip.short == "loop":
         reason = "VideoClip(short='loop') goes back in time" if one_rate else "the cameras of a sample have other rates"
         raise ValueError(
-            f"{mask} follows stored energy, which assumes a single clock, but {reason}; use energy='online'"
+            f"{mask} follows stored energy, which assumes that all frames share one time base, but {reason}; use "
+            "energy='online'"
         )
     told, legal = clip.spacing, f"a stride that is a multiple of {ANCHOR_STRIDE}"
     whole = not (clip.stride % ANCHOR_STRIDE or start_multiple(clip, profile) % ANCHOR_STRIDE)

@@ -246,7 +246,7 @@ def name_channels(fields: Sequence[str], widths: Sequence[int]) -> tuple[str, ..
 
 
 def _held(group: Any, key: str) -> Any:
-    """Return a numeric dataset that the file contains completely. Raise RejectError for anything else."""
+    """Return a numeric dataset whose data is in this file. Raise RejectError for anything else."""
     dataset = group[key]
     if not isinstance(dataset, import_h5py().Dataset):
         raise RejectError("decode", f"{key} is a {type(dataset).__name__}, not a dataset")

@@ -210,7 +210,9 @@ class EpisodeEncoder(ProfiledEncoder):
     def in_profile(self, profile: VideoProfile) -> Self:
         """Return the encoder with another profile. Raise ValueError for a profile that changes the number of frames."""
         if profile.fps is not None:
-            raise ValueError(f"profile {profile.name!r} drops frames, but actions have one row per frame; use train")
+            raise ValueError(
+                f"profile {profile.name!r} drops frames, but actions have one row per frame; use the profile 'train'"
+            )
         return replace(self, video=profile)
 
     def encode(self, source: Source) -> Encoded:

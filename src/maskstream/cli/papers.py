@@ -283,7 +283,7 @@ PAPERS: dict[str, Callable[..., None]] = {
 papers = typer.Typer(
     name="paper",
     no_args_is_help=True,
-    help="Commands of single papers: generate with a model, compare rollouts, or run a special evaluation.",
+    help="Commands for individual papers: generate with a model, compare rollouts, or run a special evaluation.",
 )
 for _name, _command in PAPERS.items():
     papers.command(name=_name)(with_flags(_command))

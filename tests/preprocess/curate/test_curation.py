@@ -674,8 +674,8 @@ def test_copies_may_be_those_whose_features_point_the_same_way(split: Path, tmp_
         ),
         (lambda rows: rows[3].__setitem__(1, None), "features is null, NaN or infinite for 1 of 20 samples"),
         (lambda rows: rows[3].__setitem__(1, 1e300), "features is null, NaN or infinite for 1 of 20 samples"),
-        (lambda rows: rows[3].append(1.0), "has features of 4 and 5 numbers"),
-        (lambda rows: [row.clear() for row in rows], "has features of 0 numbers"),
+        (lambda rows: rows[3].append(1.0), "has feature vectors of 4 and 5 numbers"),
+        (lambda rows: [row.clear() for row in rows], "has feature vectors of 0 numbers"),
     ],
 )
 def test_features_that_a_sample_lacks_are_refused_by_name(split: Path, tmp_path: Path, change, said: str) -> None:  # type: ignore[no-untyped-def]

@@ -83,9 +83,9 @@ def mosaicbert_base() -> Recipe[TextBatch]:
     One document per row, cut to 128 tokens; a batch of 4,096 (32 ranks of 128), 70,000 steps, AdamW at 5e-4 with betas
     (0.9, 0.98), 6 % warm-up, decay to 0.02 of the rate.
 
-    Differences from the authors' code: weight decay is not divided by the initial rate, so 1e-5 equals their decoupled
-    1e-5 / 5e-4; no prediction at the first token; the vocabulary is not padded to a multiple of 64; no weight decay on
-    embeddings; evaluation hides 30 % (authors: 15 %).
+    Differences from the authors' code: weight decay is multiplied by the learning rate, so our 1e-5 / 5e-4 equals
+    their decoupled 1e-5; no prediction at the first token; the vocabulary is not padded to a multiple of 64; no weight
+    decay on embeddings; evaluation hides 30 % (authors: 15 %).
     """
     return Recipe(
         name="mosaicbert-base",

@@ -25,8 +25,8 @@ def lmd_base() -> Recipe[ImageBatch]:
     third is not in published code.
 
     Differences from the authors' code: latents come from a quantiser trained here, without rounding (authors: the mode
-    of Stable Diffusion's KL autoencoder); the decoder does not subtract its positions; AdamW (authors: optionally
-    Adan); no key bias (equal softmax); no weight decay on mask tokens.
+    of Stable Diffusion's KL autoencoder); the decoder does not subtract its position embeddings from its
+    output; AdamW (authors: optionally Adan); no key bias (equal softmax); no weight decay on mask tokens.
     """
     return Recipe(
         name="lmd-base",

@@ -191,7 +191,7 @@ def measure_texts(asked: Iterable[Asked], known: Iterable[Asked]) -> Written:
             rationales.append(made == reasons)
             shared.append((Counter(reasons) & Counter(made)).total() / len(reasons))
     if not right["all"]:
-        raise ValueError("answers need at least one question, got none; use a split with at least one question")
+        raise ValueError("the split has no questions; use a split with at least one")
     kinds = ["all", *sorted(kind for kind in right if kind != "all")]
     shares = [{kind: float(np.mean([row[i] for row in right[kind]])) for kind in kinds} for i in range(3)]
     return Written(

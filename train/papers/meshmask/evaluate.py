@@ -243,7 +243,7 @@ def _evaluate_fields(model: MeshNetwork, config: MeshData, data: Manifest, shown
 
 
 def evaluate_rollouts(model: MeshNetwork, data: Manifest, shown: int) -> Evaluation:
-    """Measure the error of one step and of rollouts on a whole split.
+    """Measure one-step and rollout errors on a whole split.
 
     Args:
         model: The model, in eval mode.

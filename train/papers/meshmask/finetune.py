@@ -51,7 +51,7 @@ def _whole(model: Model[Any]) -> Mapping[str, Tensor]:
 def measure_rollouts(
     model: Model[Any], recipe: Recipe[Any], train: Manifest, test: Manifest, device: torch.device
 ) -> Tested:
-    """Measure the error of one step and of rollouts on a test split, compared with no change.
+    """Measure one-step and rollout errors on a test split, compared with predicting no change.
 
     Args:
         model: The model.

@@ -21,10 +21,10 @@ def modernbert_base() -> Recipe[TextBatch]:
     8e-4 after a warm-up over 3 billion tokens; rotary base 10,000 in all layers.
 
     Differences from the authors' code: AdamW with gradient clipping (authors: StableAdamW, which clips updates); the
-    full batch from the start (authors: grows from 768 rows over 50 billion tokens); weight decay is not divided by the
-    rate, so 1e-5 is 1e-5 / 8e-4, and applies to matrices only; no dropout (authors: 0.1 on attention outputs); special
-    tokens are never hidden; initial weights are not truncated at 2 standard deviations; rows pack documents of one
-    shard.
+    full batch from the start (authors: grows from 768 rows over 50 billion tokens); weight decay is multiplied by the
+    learning rate, so our 1e-5 / 8e-4 equals their 1e-5, and applies to matrices only; no dropout (authors: 0.1 on
+    attention outputs); special tokens are never hidden; initial weights are not truncated at 2 standard deviations;
+    rows pack documents of one shard.
     """
     return Recipe(
         name="modernbert-base",

@@ -17,7 +17,7 @@ from .model import LSTMClassifierConfig, RobertaClassifierConfig
 
 
 def roar_lstm_base() -> Recipe[TextBatch]:
-    """The BiLSTM with attention of Recursive ROAR (Madsen et al., 2022): vectors of width 300, 128 channels per
+    """Recursive ROAR's BiLSTM with attention (Madsen et al., 2022): embeddings of width 300, 128 channels per
     direction.
 
     8 epochs of batches of 32, a learning rate of 1e-3, weight decay 1e-5.
