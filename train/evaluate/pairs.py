@@ -161,13 +161,10 @@ def read_pairs(
 
 def _predict_pairs(model: PairModel, batch: AudioVisualBatch) -> Iterator[tuple[Tensor, Tensor, MaskBatch]]:
     """Yield predictions, targets and mask of the video's target tokens, then of the audio's."""
-    spectrogram, video_mask, audio_mask = need_masks(batch)
-    made = model.predict(batch.video, spectrogram, video_mask, audio_mask)
-    kinds: tuple[VideoTokens | SpectrogramTokens, ...] = (model.video, model.audio)
-    for kind, data, mask, one in zip(kinds, (batch.video, spectrogram), (video_mask, audio_mask), made, strict=True):
-        tokens = kind.split(data)
-        row = torch.arange(len(tokens))[:, None]
-        yield one.float(), kind.targets(tokens[row, mask.target]), mask
+    _, video_mask, audio_mask = need_masks(batch)
+    true = model.targets(model.split(batch), batch)
+    for one, wanted, mask in zip(model.predict(batch), true, (video_mask, audio_mask), strict=True):
+        yield one.float(), wanted, mask
 
 
 def _average_tokens(config: AudioVisualData, model: PairModel, train: Manifest) -> tuple[Tensor, Tensor]:

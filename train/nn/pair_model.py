@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -12,7 +12,10 @@ from maskstream.pipelines.modalities.audiovisual.batch import AudioVisualBatch
 from maskstream.shards.limits import PositiveFloat, PositiveInt, Proportion
 from maskstream.train.core.model import Grids, Model, ModelConfig
 
+from .encoder_decoder import VisibleEncoder
+from .grid import gather_tokens
 from .media_tokens import SpectrogramTokens, VideoTokens
+from .objectives import average_valid_tokens
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,31 +54,27 @@ class PairConfig(ModelConfig[AudioVisualBatch], ABC):
 class PairModel(Model[AudioVisualBatch]):
     """A model of video (or single frames) and spectrograms, on the grids "video" and "audio"."""
 
+    encoder: VisibleEncoder
+
     def __init__(self, config: PairConfig, grids: Grids) -> None:
         super().__init__(config, grids)
         self.video, self.audio = VideoTokens(grids["video"]), SpectrogramTokens(grids["audio"])
 
-    @abstractmethod
     def select_reconstruction_rows(self, batch: AudioVisualBatch) -> AudioVisualBatch:
-        """Return the rows of a batch that are used for reconstruction, with their masks."""
+        """Return the rows of a batch that are used for reconstruction, with their masks: all of them."""
+        return batch
 
     @abstractmethod
-    def predict(
-        self, video: Tensor, spectrogram: Tensor, video_mask: MaskBatch, audio_mask: MaskBatch
-    ) -> tuple[Tensor, Tensor]:
+    def predict(self, batch: AudioVisualBatch) -> tuple[Tensor, Tensor]:
         """Predict the targets of both masks from the visible tokens.
 
         Args:
-            video: Clips.
-            spectrogram: Spectrograms.
-            video_mask: Masks of the clips.
-            audio_mask: Masks of the spectrograms.
+            batch: The rows for reconstruction.
 
         Returns:
             Predictions of video and audio, (B, M, values of a token).
         """
 
-    @abstractmethod
     def match(self, video: Tensor, spectrogram: Tensor) -> tuple[Tensor, Tensor]:
         """Return unit embeddings float32 (B, D) of whole clips and of their audio; matching ones should be similar.
 
@@ -83,17 +82,43 @@ class PairModel(Model[AudioVisualBatch]):
             video: Clips of a batch.
             spectrogram: Their spectrograms.
         """
+        clips, sounds = (
+            average_valid_tokens(self._encoded(kind, tokens, index_every_token(tokens)))
+            for kind, tokens in enumerate((self.video.split(video), self.audio.split(spectrogram)))
+        )
+        return clips, sounds
 
     def reconstructed(self, batch: AudioVisualBatch) -> AudioVisualBatch:
         """Return the `select_reconstruction_rows` with the target tokens of both modalities replaced by predictions."""
         shown = self.select_reconstruction_rows(batch)
         spectrogram, of_video, of_audio = need_masks(shown)
-        video, audio = self.predict(shown.video, spectrogram, of_video, of_audio)
+        video, audio = self.predict(shown)
         return replace(
             shown,
             video=self.video.paint(shown.video, of_video.target, video),
             spectrogram=self.audio.paint(spectrogram, of_audio.target, audio),
         )
+
+    def split(self, batch: AudioVisualBatch) -> tuple[Tensor, Tensor]:
+        """Return the tokens of a batch's clips and spectrograms, (B, N, values) each."""
+        return self.video.split(batch.video), self.audio.split(need_masks(batch)[0])
+
+    @torch.no_grad()
+    def targets(self, split: tuple[Tensor, Tensor], batch: AudioVisualBatch) -> tuple[Tensor, Tensor]:
+        """Return the normalised target tokens of both modalities.
+
+        Args:
+            split: All tokens of both.
+            batch: Their batch, with masks.
+        """
+        _, of_video, of_audio = need_masks(batch)
+        video, audio = (gather_tokens(one, mask.target) for one, mask in zip(split, (of_video, of_audio), strict=True))
+        return self.video.targets(video), self.audio.targets(audio)
+
+    def _encoded(self, kind: int, tokens: Tensor, visible: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Return the encoded visible tokens of one modality, (B, V, D); padding is not attended to."""
+        inputs = (self.video, self.audio)[kind].inputs(gather_tokens(tokens, visible))
+        return cast(Tensor, self.encoder(inputs, visible, kind, valid))
 
 
 def need_masks(batch: AudioVisualBatch) -> tuple[Tensor, MaskBatch, MaskBatch]:

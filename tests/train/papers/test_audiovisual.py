@@ -166,11 +166,11 @@ def test_the_loss_is_its_parts_and_reconstruction_sees_no_hidden_token():
         shown = model.select_reconstruction_rows(batch)
         of_video, of_sound = shown.video_mask, shown.audio_mask
         assert (of_video.visible.shape, of_sound.visible.shape) == ((10, 4), (10, 8))
-        made = model.predict(shown.video, shown.spectrogram, of_video, of_sound)
+        made = model.predict(shown)
         spoilt = model.audio.split(shown.spectrogram).clone()
         spoilt.scatter_(1, of_sound.target[..., None].expand(-1, -1, spoilt.shape[2]), 7.0)
         sound = spoilt.reshape(-1, 8, 4, 8, 8).transpose(2, 3).reshape(shown.spectrogram.shape)
-        again = model.predict(shown.video, sound, of_video, of_sound)
+        again = model.predict(replace(shown, spectrogram=sound))
         whole = model.reconstructed(batch)
     assert all(torch.equal(a, b) for a, b in zip(made, again, strict=True))
     errors = [

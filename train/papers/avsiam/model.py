@@ -19,7 +19,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +32,7 @@ from maskstream.train.nn.encoder_decoder import TokenDecoder, VisibleEncoder
 from maskstream.train.nn.grid import build_grid_positions, gather_tokens
 from maskstream.train.nn.media_tokens import SpectrogramTokens, VideoTokens
 from maskstream.train.nn.objectives import average_valid_tokens, count_pairs, matching
-from maskstream.train.nn.pair_model import PairConfig, PairModel, index_every_token, need_masks, select_rows
+from maskstream.train.nn.pair_model import PairConfig, PairModel, need_masks, select_rows
 from maskstream.train.nn.transformer import BlockSizes, Stack, TransformerBlock, init_linear
 
 VIDEO, AUDIO = 0, 1
@@ -122,14 +122,9 @@ class Siamese(PairModel, config=SiameseConfig):
         added.
         """
         shown = self.select_reconstruction_rows(batch)
-        spectrogram, of_video, of_audio = need_masks(shown)
-        split = (self.video.split(shown.video), self.audio.split(spectrogram))
-        predicted = self._completed(split, (of_video.visible, of_audio.visible), (of_video.target, of_audio.target))
-        with torch.no_grad():
-            expected = (
-                self.video.targets(gather_tokens(split[VIDEO], of_video.target)),
-                self.audio.targets(gather_tokens(split[AUDIO], of_audio.target)),
-            )
+        _, of_video, of_audio = need_masks(shown)
+        split = self.split(shown)
+        predicted, expected = self._completed(split, shown), self.targets(split, shown)
         clips, sounds = self._match_views(batch)
         c, share, matched = self.config, (1 - self.config.matching) / 2, self.config.matching
         if c.summed:
@@ -177,43 +172,9 @@ class Siamese(PairModel, config=SiameseConfig):
             if part is not None:
                 part.compile(*args, **kwargs)
 
-    def predict(
-        self, video: Tensor, spectrogram: Tensor, video_mask: MaskBatch, audio_mask: MaskBatch
-    ) -> tuple[Tensor, Tensor]:
-        """Predict the targets of both masks from the visible tokens.
-
-        Args:
-            video: Clips.
-            spectrogram: Spectrograms.
-            video_mask: Masks of the clips.
-            audio_mask: Masks of the spectrograms.
-
-        Returns:
-            Predictions of video and audio, (B, M, values of a token).
-        """
-        split = (self.video.split(video), self.audio.split(spectrogram))
-        video_made, audio_made = self._completed(
-            split, (video_mask.visible, audio_mask.visible), (video_mask.target, audio_mask.target)
-        )
-        return video_made, audio_made
-
-    def match(self, video: Tensor, spectrogram: Tensor) -> tuple[Tensor, Tensor]:
-        """Return unit embeddings float32 (B, D) of whole clips and of their audio; matching ones should be similar.
-
-        Args:
-            video: Clips of a batch.
-            spectrogram: Their spectrograms.
-        """
-        video_tokens, audio_tokens = self.video.split(video), self.audio.split(spectrogram)
-        clips = self._encoded(VIDEO, video_tokens, index_every_token(video_tokens))
-        return average_valid_tokens(clips), average_valid_tokens(
-            self._encoded(AUDIO, audio_tokens, index_every_token(audio_tokens))
-        )
-
-    def _encoded(self, modality: int, tokens: Tensor, visible: Tensor, valid: Tensor | None = None) -> Tensor:
-        """Return the encoded visible tokens of one modality, (B, V, D); padding is not attended to."""
-        kind = (self.video, self.audio)[modality]
-        return cast(Tensor, self.encoder(kind.inputs(gather_tokens(tokens, visible)), visible, modality, valid))
+    def predict(self, batch: AudioVisualBatch) -> tuple[Tensor, Tensor]:
+        """Predict the targets of both masks; see PairModel."""
+        return self._completed(self.split(batch), batch)
 
     def _match_tokens(self, modality: int, tokens: Tensor, parts: Sequence[Tensor]) -> Tensor:
         """Return the mean tokens (B, D) of a batch whose rows are encoded in parts (see `divide_by_count`)."""
@@ -224,10 +185,10 @@ class Siamese(PairModel, config=SiameseConfig):
         ]
         return torch.cat(means)[torch.argsort(torch.cat(list(rows)))]
 
-    def _completed(
-        self, split: tuple[Tensor, Tensor], visible: tuple[Tensor, Tensor], target: tuple[Tensor, Tensor]
-    ) -> list[Tensor]:
+    def _completed(self, split: tuple[Tensor, Tensor], batch: AudioVisualBatch) -> tuple[Tensor, Tensor]:
         """Predict the targets of both modalities from the visible tokens of both."""
+        _, of_video, of_audio = need_masks(batch)
+        visible, target = (of_video.visible, of_audio.visible), (of_video.target, of_audio.target)
         encoded = [self._encoded(VIDEO, split[VIDEO], visible[VIDEO])]
         if self.sounds is None:
             encoded.append(self._encoded(AUDIO, split[AUDIO], visible[AUDIO]))
@@ -239,7 +200,8 @@ class Siamese(PairModel, config=SiameseConfig):
             for block in self.joint:
                 both = block(both)
             encoded = list(torch.split(both, [one.shape[1] for one in encoded], dim=1))
-        return cast(list[Tensor], self.decoder(encoded, visible, target))
+        video, audio = self.decoder(encoded, visible, target)
+        return video, audio
 
 
 def divide_by_count(visible: Tensor, n_visible: Tensor, parts: int) -> list[Tensor]:

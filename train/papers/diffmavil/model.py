@@ -20,14 +20,13 @@ import torch
 from torch import Tensor, nn
 
 from maskstream.pipelines.augment.diffusion import LinearNoise
-from maskstream.pipelines.masks import MaskBatch
 from maskstream.pipelines.modalities.audiovisual.batch import AudioVisualBatch
 from maskstream.shards.limits import PositiveInt, Proportion
 from maskstream.train.core.model import Grids, Losses, squared
 from maskstream.train.nn.encoder_decoder import VisibleEncoder
-from maskstream.train.nn.grid import build_interleaved_sinusoid, gather_tokens
+from maskstream.train.nn.grid import build_interleaved_sinusoid
 from maskstream.train.nn.objectives import average_valid_tokens, matching
-from maskstream.train.nn.pair_model import PairConfig, PairModel, index_every_token, need_masks
+from maskstream.train.nn.pair_model import PairConfig, PairModel, need_masks
 from maskstream.train.nn.transformer import BlockSizes, Stack, init_linear
 
 NOISE = LinearNoise()
@@ -113,9 +112,9 @@ class AudioVisualDiffusion(PairModel, config=AudioVisualDiffusionConfig):
 
         Matching has its weight in the config; the two errors share the rest equally.
         """
-        spectrogram, of_video, of_audio = need_masks(batch)
-        split = (self.video.split(batch.video), self.audio.split(spectrogram))
-        encoded = self._encoded(split, of_video.visible, of_audio.visible)
+        _, of_video, of_audio = need_masks(batch)
+        split = self.split(batch)
+        encoded = self._encode_visible(split, batch)
         (video, clean_video, _), (audio, clean_audio, _) = self._denoise_tokens(batch, split, self._fused(*encoded))
         c, share = self.config, (1 - self.config.matching) / 2
         return Losses(
@@ -128,29 +127,14 @@ class AudioVisualDiffusion(PairModel, config=AudioVisualDiffusionConfig):
             }
         )
 
-    def select_reconstruction_rows(self, batch: AudioVisualBatch) -> AudioVisualBatch:
-        """Return the whole batch."""
-        return batch
-
-    def predict(
-        self, video: Tensor, spectrogram: Tensor, video_mask: MaskBatch, audio_mask: MaskBatch
-    ) -> tuple[Tensor, Tensor]:
-        """Predict the targets of both masks from the visible tokens.
+    def predict(self, batch: AudioVisualBatch) -> tuple[Tensor, Tensor]:
+        """Predict the targets of both masks; see PairModel.
 
         Each hidden patch is replaced by pure noise at the last time step; repeated calls use the same noise.
-
-        Args:
-            video: Clips.
-            spectrogram: Spectrograms.
-            video_mask: Masks of the clips.
-            audio_mask: Masks of the spectrograms.
-
-        Returns:
-            Predictions of video and audio, (B, M, values of a token).
         """
-        split = (self.video.split(video), self.audio.split(spectrogram))
-        seen = self._fused(*self._encoded(split, video_mask.visible, audio_mask.visible))
-        last = torch.full((len(video),), NOISE.times - 1, device=video.device)
+        _, video_mask, audio_mask = need_masks(batch)
+        seen = self._fused(*self._encode_visible(self.split(batch), batch))
+        last = torch.full((len(seen),), NOISE.times - 1, device=seen.device)
         parts = ((self.video_decoder, self.video, video_mask), (self.audio_decoder, self.audio, audio_mask))
         made = []
         for decoder, kind, mask in parts:
@@ -170,54 +154,30 @@ class AudioVisualDiffusion(PairModel, config=AudioVisualDiffusionConfig):
         Raises:
             ValueError: The batch has no noise or no masks.
         """
-        spectrogram, of_video, of_audio = need_masks(batch)
-        split = (self.video.split(batch.video), self.audio.split(spectrogram))
-        seen = self._fused(*self._encoded(split, of_video.visible, of_audio.visible))
-        return self._denoise_tokens(batch, split, seen)
+        split = self.split(batch)
+        return self._denoise_tokens(batch, split, self._fused(*self._encode_visible(split, batch)))
 
     def _denoise_tokens(
         self, batch: AudioVisualBatch, split: tuple[Tensor, Tensor], seen: Tensor
     ) -> list[tuple[Tensor, Tensor, Tensor]]:
         """Denoise data that are already split into tokens (`split`) and encoded (`seen`)."""
         _, of_video, of_audio = need_masks(batch)
-        clean = self._clean(split, of_video.target, of_audio.target)
         parts = (
             (self.video_decoder, of_video, batch.video_noise, batch.video_time),
             (self.audio_decoder, of_audio, batch.audio_noise, batch.audio_time),
         )
         made = []
-        for (decoder, mask, noise, time), true in zip(parts, clean, strict=True):
+        for (decoder, mask, noise, time), true in zip(parts, self.targets(split, batch), strict=True):
             if noise is None or time is None:
                 raise ValueError("the batch has no noise; pass noise= to the loader")
             noisy = NOISE.noised(true, noise, time)
             made.append((decoder(noisy, time, mask.target, seen), true, noisy))
         return made
 
-    def match(self, video: Tensor, spectrogram: Tensor) -> tuple[Tensor, Tensor]:
-        """Return unit embeddings float32 (B, D) of whole clips and of their audio; matching ones should be similar.
-
-        Args:
-            video: Clips of a batch.
-            spectrogram: Their spectrograms.
-        """
-        split = (self.video.split(video), self.audio.split(spectrogram))
-        clips, sounds = self._encoded(split, index_every_token(split[0]), index_every_token(split[1]))
-        return average_valid_tokens(clips), average_valid_tokens(sounds)
-
-    def _clean(self, split: tuple[Tensor, Tensor], video_target: Tensor, audio_target: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the normalised target tokens of both modalities."""
-        with torch.no_grad():
-            return (
-                self.video.targets(gather_tokens(split[0], video_target)),
-                self.audio.targets(gather_tokens(split[1], audio_target)),
-            )
-
-    def _encoded(
-        self, split: tuple[Tensor, Tensor], video_visible: Tensor, audio_visible: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def _encode_visible(self, split: tuple[Tensor, Tensor], batch: AudioVisualBatch) -> tuple[Tensor, Tensor]:
         """Return the encoded visible tokens of both modalities, (B, V, D) each."""
-        clips = self.encoder(self.video.inputs(gather_tokens(split[0], video_visible)), video_visible, 0)
-        return clips, self.encoder(self.audio.inputs(gather_tokens(split[1], audio_visible)), audio_visible, 1)
+        _, of_video, of_audio = need_masks(batch)
+        return self._encoded(0, split[0], of_video.visible), self._encoded(1, split[1], of_audio.visible)
 
     def _fused(self, clips: Tensor, sounds: Tensor) -> Tensor:
         """Return the fused tokens of both modalities at the decoders' width, (B, V, E)."""
