@@ -202,7 +202,10 @@ def measure(
         signals={signal: table.column(signal).to_numpy().astype(np.float64) for signal in SIGNALS},
         start=np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]),
         times=np.frombuffer(b"".join(table.column("times").to_pylist()), np.float64),
-        **{name: _compute_hashes(table.column(name), shape) for name, shape in _HASHES.items()},
+        **{
+            name: np.frombuffer(b"".join(table.column(name).to_pylist()), np.uint8).reshape(-1, *shape)
+            for name, shape in _HASHES.items()
+        },
         unreadable={place: reason for place, reason in enumerate(reasons) if reason},
     )
 
@@ -218,10 +221,6 @@ _SCHEMA = pa.schema(
         ("reason", pa.string()),
     ]
 )
-
-
-def _compute_hashes(column: pa.ChunkedArray, shape: tuple[int, ...]) -> UInt8s:
-    return np.frombuffer(b"".join(column.to_pylist()), np.uint8).reshape(-1, *shape)
 
 
 def _names(manifest: Manifest, component: str | None) -> list[str]:
@@ -367,7 +366,12 @@ def _measure_frames(manifest: Manifest, number: int, name: str) -> dict[str, obj
     seconds = int(facts["n_frames"]) / float(facts["fps"]) if is_clip else 0.0
     known = list_known_signals(width, height, int(component.size[number]), seconds)
     frames = _read_frames_of(manifest, number, name)
-    shown = _find_moments(manifest, number, name) if is_clip else [(0.0, _compute_luma(frames[0]))]
+    if is_clip:
+        with manifest.reading(number, name):
+            (data,) = manifest.store.read_many([manifest.member(number, name)])
+            shown = list(islice(moments(data), MOST_FRAMES))
+    else:
+        shown = [(0.0, np.asarray(cv2.cvtColor(_shrink_frame(frames[0]), cv2.COLOR_BGR2GRAY), np.uint8))]
     hashed = [(time, *hash_picture(luma, of_clip=is_clip)) for time, luma in shown if float(luma.std()) >= _FLAT]
     times, *hashes = zip(*hashed, strict=True) if hashed else ((), *[()] * len(_HASHES))
     columns = {name: b"".join(one) for name, one in zip(_HASHES, hashes, strict=True)}
@@ -433,13 +437,6 @@ def _read_frames_of(manifest: Manifest, number: int, name: str, most: int = MOST
     return frames
 
 
-def _find_moments(manifest: Manifest, number: int, name: str) -> list[tuple[float, UInt8s]]:
-    """Return the times in seconds and the luma, uint8 (H, W), of the reference frames of a clip."""
-    with manifest.reading(number, name):
-        (data,) = manifest.store.read_many([manifest.member(number, name)])
-        return list(islice(moments(data), MOST_FRAMES))
-
-
 def picture(data: bytes) -> UInt8s:
     """Decode an image, uint8 (H, W, 3), BGR. Raise ValueError if it cannot be decoded."""
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
@@ -489,8 +486,3 @@ def _shrink_frame(pixels: UInt8s) -> UInt8s:
         return pixels
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
-
-
-def _compute_luma(pixels: UInt8s) -> UInt8s:
-    """Return the luma from which hashes are computed, uint8 (H, W)."""
-    return np.asarray(cv2.cvtColor(_shrink_frame(pixels), cv2.COLOR_BGR2GRAY), np.uint8)

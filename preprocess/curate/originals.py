@@ -501,7 +501,10 @@ def sort_originals_first(own: Measures, order: Int64s, groups: Mapping[int, Sequ
     def original(group: tuple[int, Sequence[int]]) -> int:
         first, others = group
         # Equal files are compared once.
-        different = {_hash_pixels(own, place): place for place in sorted([*others, first], key=lambda at: -rank[at])}
+        different = {
+            bytes(own.manifest.components[own.components[place]].digest[int(own.index[place])]): place
+            for place in sorted([*others, first], key=lambda at: -rank[at])
+        }
         best, *rest = sorted(different.values(), key=lambda at: int(rank[at]))
         look = _look(own, best) if rest else None
         for place in rest[:_MOST_COMPARED]:
@@ -514,10 +517,6 @@ def sort_originals_first(own: Measures, order: Int64s, groups: Mapping[int, Sequ
         for first, best in zip(groups, pool.map(original, groups.items()), strict=True):
             order[rank[first]], order[rank[best]] = best, first
     return order
-
-
-def _hash_pixels(own: Measures, place: int) -> bytes:
-    return bytes(own.manifest.components[own.components[place]].digest[int(own.index[place])])
 
 
 def _look(own: Measures, place: int) -> Look:

@@ -142,7 +142,10 @@ def find_lists(root: Path, name: str, modality: str) -> list[MediaList]:
 
 
 def _find_lists_of_splits(root: Path, name: str) -> list[MediaList]:
-    inner = {split: _find_metadata(folder) for split, folder in split_folders(root).items()}
+    inner = {
+        split: next(filter(Path.is_file, (folder / f"metadata{suffix}" for suffix in LIST_SUFFIXES)), None)
+        for split, folder in split_folders(root).items()
+    }
     if lacking := [split for split, path in inner.items() if path is None and any(inner.values())]:
         raise DatasetError(
             f"{name}: the split {lacking[0]!r} in {root} has no list (metadata.csv), but other splits have one. Add "
@@ -167,10 +170,6 @@ def _find_named_split(stem: str) -> str | None:
     """Return the split named by one of the words of a file name."""
     words = set(re.split(r"[^a-z]+", stem.lower()))
     return next((split for split, names in SPLIT_FOLDERS.items() if words & {*names}), None)
-
-
-def _find_metadata(folder: Path) -> Path | None:
-    return next(filter(Path.is_file, (folder / f"metadata{suffix}" for suffix in LIST_SUFFIXES)), None)
 
 
 def _find_column(header: Iterable[str], known: str, modality: str = "") -> str | None:

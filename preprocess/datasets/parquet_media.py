@@ -154,7 +154,7 @@ def _read_table(path: Path, kind: str, name: str) -> _Table:
     media = _find_media(schema, path, kind, name)
     label, names = _find_labels(schema, path, name)
     others = {
-        field.name: _name_field(field.name)
+        field.name: f"column_{field.name}" if field.name in _TAKEN else field.name
         for field in schema
         if field.name not in (media, label)
         and (
@@ -291,11 +291,6 @@ def _rows(table: _Table, room: _Room) -> Iterator[dict[str, Any]]:
         if is_outage(error):
             raise OutageError(f"{table.path} cannot be read ({error}); run the same command again") from error
         raise DatasetError(f"{table.path} is damaged after row {number} ({error}). {OBTAIN}") from error
-
-
-def _name_field(column: str) -> str:
-    """Return the name of a column in a sample's json."""
-    return f"column_{column}" if column in _TAKEN else column
 
 
 _Row = tuple[_Table, dict[str, Any]]

@@ -54,7 +54,19 @@ def k400(root: Path, name: str = "k400") -> Dataset:
         DatasetError: The folder has another layout.
     """
     require_folder(root, name=name, obtain=K400_OBTAIN)
-    found = {split: _find_k400_list(root, names) for split, names in _K400_LISTS.items()}
+    found = {
+        split: find_first_existing(
+            root,
+            *(
+                f"{folder}{form}.{ending}"
+                for ending in ("csv", "txt")
+                for stem in names
+                for folder in ("annotations/", "")
+                for form in (stem, f"*_{stem}")
+            ),
+        )
+        for split, names in _K400_LISTS.items()
+    }
     rows = {
         split: list(read_table(path, _K400_COLUMNS, obtain=K400_OBTAIN))
         for split, path in found.items()
@@ -91,17 +103,6 @@ def _build_k400_listed(root: Path, rows: dict[str, list[TableRow]], name: str) -
     if not any(source.path.is_file() for source in listed.get("test", [])):
         listed.pop("test", None)
     return dataset_of(name, label_names, listed, root=root, obtain=K400_OBTAIN)
-
-
-def _find_k400_list(root: Path, names: tuple[str, ...]) -> Path | None:
-    patterns = [
-        f"{folder}{form}.{ending}"
-        for ending in ("csv", "txt")
-        for name in names
-        for folder in ("annotations/", "")
-        for form in (name, f"*_{name}")
-    ]
-    return find_first_existing(root, *patterns)
 
 
 SSV2_OBTAIN = (

@@ -185,7 +185,7 @@ def groups(reader: HashedReader, wanted: Collection[str]) -> Iterator[Group]:
             split = split_name(member.name) if member.isreg() and member.name.isprintable() else None
             if split is None:
                 yield Group(
-                    _format_printable(member.name),
+                    member.name.encode("utf-8", "backslashreplace").decode(),
                     problem="is not a member of a sample (KEY.COMPONENT, a regular file)",
                 )
                 continue
@@ -220,10 +220,6 @@ def _read(group: Group, component: str, offset: int, size: int, reader: HashedRe
     group.components[component] = (offset, size, digest.digest())
     if is_kept:
         group.data[component] = body
-
-
-def _format_printable(name: str) -> str:
-    return name.encode("utf-8", "backslashreplace").decode()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -80,7 +80,9 @@ def check_rejects(folder: Location, rejects: Sequence[Reject], n_listed: int, ma
     if len(rejects) <= max_rejects * n_listed:
         return
     n_missing = sum(reject.stage == MISSING for reject in rejects)
-    common = Counter(_format_reason(reject) for reject in rejects).most_common(3)
+    common = Counter(
+        f"{reject.stage}: {'there is no file' if reject.stage == MISSING else reject.reason}" for reject in rejects
+    ).most_common(3)
     reasons = "; ".join(f"{reason} ({count})" for reason, count in common)
     share = len(rejects) / n_listed
     raise DatasetError(
@@ -89,10 +91,6 @@ def check_rejects(folder: Location, rejects: Sequence[Reject], n_listed: int, ma
         f"{reasons}. Fix the sources and encode them again with --retry-rejects, or accept them with --max-rejects "
         f"{_round_up(share)}, which uses what is written"
     )
-
-
-def _format_reason(reject: Reject) -> str:
-    return f"{reject.stage}: {'there is no file' if reject.stage == MISSING else reject.reason}"
 
 
 def _round_up(share: float) -> float:

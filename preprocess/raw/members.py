@@ -189,7 +189,10 @@ class TarMembers:
                     is_empty = False
                     stored = info.size if info.isreg() else 0
                     reader.end = info.offset_data + -(-stored // BLOCK_BYTES) * BLOCK_BYTES
-                    if info.offset == damaged_at and _is_maybe_cut(info.name):
+                    # A header may hold only part of a name, whose rest was in a damaged header before it.
+                    if info.offset == damaged_at and (
+                        "?" in info.name or len(info.name.encode("utf-8", "surrogateescape")) >= _SHORT_NAME_BYTES
+                    ):
                         continue
                     if (member := self._member(info)) is not None:
                         found[member.name] = member
@@ -279,11 +282,6 @@ def _is_header(block: bytes) -> bool:
     except tarfile.HeaderError:
         return False
     return True
-
-
-def _is_maybe_cut(name: str) -> bool:
-    """Return whether a header may hold only part of a name, whose rest was in a damaged header before it."""
-    return "?" in name or len(name.encode("utf-8", "surrogateescape")) >= _SHORT_NAME_BYTES
 
 
 def _count_readable_bytes(stream: IO[bytes]) -> int:

@@ -209,7 +209,7 @@ class ArchivedTree:
         places = [archive.parent.relative_to(root) for archive in archives]
         merged = {Path(), *places, *(parent for place in places for parent in place.parents)}
         for place, held in zip(places, members, strict=True):
-            merged |= {parent for name in held for parent in _list_parents(place / name)}
+            merged |= {parent for name in held for parent in [*(place / name).parents][:-1]}
         _link_mirror(root, folder, merged, {piece for archive in archives for piece in pieces(archive)}, root)
         addresses: dict[Path, Path] = {}
         with closing(OpenArchives()) as opened:
@@ -229,10 +229,6 @@ class ArchivedTree:
         if path in self.addresses:
             return self.addresses[path]
         return self.root.absolute() / path.relative_to(self.folder) if path.is_relative_to(self.folder) else path
-
-
-def _list_parents(path: Path) -> list[Path]:
-    return list(path.parents)[:-1]
 
 
 def _link_mirror(real: Path, mirror: Path, merged: set[Path], left_out: set[Path], root: Path) -> None:

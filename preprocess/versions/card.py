@@ -201,8 +201,17 @@ def _build_croissant(
         "url": told.url or None,
         "citeAs": told.cite or None,
         "datePublished": told.published or None,
-        "rai:dataPreprocessingProtocol": _made(facts),
-        "rai:dataCollectionMissingData": _describe_lost(facts) or None,
+        "rai:dataPreprocessingProtocol": "; ".join(
+            f"{name}: maskstream shards {one['dataset']}, profile {one['profile']}, "
+            f"settings {json.dumps(one['settings'], ensure_ascii=False, sort_keys=True)}"
+            for name, one in facts.items()
+        ),
+        "rai:dataCollectionMissingData": "; ".join(
+            f"{name}: " + ", ".join(f"{count} {stage}" for stage, count in one["rejects_per_stage"].items())
+            for name, one in facts.items()
+            if one["rejects_per_stage"]
+        )
+        or None,
         **{f"rai:{name}": text for name, text in told.rai.items()},
     }
     return {
@@ -303,24 +312,6 @@ def _sizes(facts: Mapping[str, Mapping[str, Any]]) -> str:
     own = [*facts.values()]
     samples, size = (sum(one["counts"][what] for one in own) for what in ("samples", "bytes"))
     return f"{samples:,} samples of {own[0]['modality']} in {size / 1e9:.3g} GB"
-
-
-def _made(facts: Mapping[str, Mapping[str, Any]]) -> str:
-    """Describe how the splits were created, as recorded in dataset.json."""
-    return "; ".join(
-        f"{name}: maskstream shards {one['dataset']}, profile {one['profile']}, "
-        f"settings {json.dumps(one['settings'], ensure_ascii=False, sort_keys=True)}"
-        for name, one in facts.items()
-    )
-
-
-def _describe_lost(facts: Mapping[str, Mapping[str, Any]]) -> str:
-    """Count the sources that did not become samples, by the stage that failed."""
-    return "; ".join(
-        f"{name}: " + ", ".join(f"{count} {stage}" for stage, count in one["rejects_per_stage"].items())
-        for name, one in facts.items()
-        if one["rejects_per_stage"]
-    )
 
 
 def as_text(value: object) -> str:

@@ -220,14 +220,15 @@ def _unpacked(name: str, data: bytes) -> bytes:
         with pq.ParquetFile(pa.BufferReader(data)) as file:
             texts = [str(file.metadata.metadata or {}), *file.schema_arrow.names]
             for batch in file.iter_batches(use_threads=False):
-                texts += [str(one) for column in batch.columns if _is_text(column.type) for one in column.to_pylist()]
+                texts += [
+                    str(one)
+                    for column in batch.columns
+                    if not (pa.types.is_primitive(column.type) or pa.types.is_fixed_size_list(column.type))
+                    for one in column.to_pylist()
+                ]
     except pa.ArrowException:
         return data
     return "\n".join(texts).encode("utf-8", "surrogateescape")
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return not (pa.types.is_primitive(kind) or pa.types.is_fixed_size_list(kind))
 
 
 def _names_one(data: bytes, forms: Sequence[bytes]) -> bool:

@@ -89,7 +89,7 @@ def divide(
     with output.sole_writer(), other.sole_writer():
         info = read_description(output.store)
         whole = Manifest.open(output.store, info=info, whole=True)
-        before = _make_entry(info, folder)
+        before = next((one for one in info.get(HELD_OUT, ()) if one["folder"] == folder), None)
         made = {**division.to_dict(), "folder": folder, "samples": len(whole)}
         if before is not None and (changed := [name for name in division.to_dict() if before[name] != made[name]]):
             told = ", ".join(f"{name} was {before[name]!r}, here {made[name]!r}" for name in changed)
@@ -214,11 +214,6 @@ def _check(
             raise DatasetError(
                 f"{other.location} has {what} of {output.location} already; choose a different folder with --out"
             )
-
-
-def _make_entry(info: Mapping[str, Any], folder: str) -> dict[str, Any] | None:
-    """Return the entry of a description for the validation split in a folder, or None."""
-    return next((one for one in info.get(HELD_OUT, ()) if one["folder"] == folder), None)
 
 
 def _read_own(other: Output) -> Int64s:

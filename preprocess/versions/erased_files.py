@@ -29,7 +29,6 @@ from maskstream.shards.format.data_errors import REMEDY
 from maskstream.shards.format.dataset import is_index, list_versions, name_version, read_description
 from maskstream.shards.format.part_writer import encode_parquet
 from maskstream.shards.format.rejects import ERASED, hash_erased_key, name_erased_tar, strip_tar_name
-from maskstream.shards.format.shard_check import ShardCheck
 from maskstream.shards.format.tokenizer import TOKENIZER_JSON, find_tokenizer_name
 from maskstream.shards.format.ustar import BLOCK_BYTES, CHUNK_BYTES, HashedReader
 from maskstream.shards.format.verify import SplitCheck
@@ -81,14 +80,10 @@ def erase_from_shard(output: Output, check: SplitCheck, number: int, rows: Seque
             raise ShardError(f"{output.location}/{facts.name} has changed since it was written; {REMEDY}, then erase")
     kept = replace(whole, rows=whole.rows[[row not in rows for row in whole.rows.tolist()]])
     stem = name.removesuffix(".tar")
-    output.publish(f"{stem}.idx", _index(kept))
+    output.publish(f"{stem}.idx", kept.index.encode("ascii"))
     output.publish(f"{stem}{SUMS}", hashed.sums.digest())
     first = facts.written or (facts.name, facts.sha256)
     return replace(facts, name=name, sha256=hashed.sha256.hexdigest(), written=first)
-
-
-def _index(check: ShardCheck) -> bytes:
-    return check.index.encode("ascii")
 
 
 def _list_edits(check: SplitCheck, rows: Sequence[int]) -> Iterator[_Edit]:

@@ -8,9 +8,9 @@ only then deletes the old files. Readers see the split either before or after; t
 repeating the call results in the same files.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +41,7 @@ from .dividing import renew_held_out
 from .erased_files import erase_from_part, erase_from_shard, remove_what_no_version_names
 from .erased_words import ErasedWords, find_erased_words, share_words
 from .merging import MERGED, find_keys
-from .samples import Json, Kept, SampleTable, publish_samples
+from .samples import Kept, SampleTable, publish_samples
 from .versions_without import ErasedPart, Erasure, drop_records, erase_from_records, names_one, publish_without
 
 
@@ -186,7 +186,9 @@ def erase(split: Location | Output, keys: Iterable[str], *, words: bool = False)
         version, changed, sources = manifest.version, list[str](), set[str]()
         dependents = list_dependents(output)
         beside = _find_beside(output, manifest, added, dependents) if words else []
-        held = [stack.enter_context(_held(one)) for one in (*beside, *dependents.targets)]
+        held = [*beside, *dependents.targets]
+        for one in held:
+            stack.enter_context(one.sole_writer())
         of_targets = {make_targets_key(key) for key in wanted}
         if found:
             _check(check, found)
@@ -223,22 +225,14 @@ def erase(split: Location | Output, keys: Iterable[str], *, words: bool = False)
         named=(
             *named,
             *dependents.unread,
-            *map(_explain_merged, dependents.merged),
+            *(
+                f"{one.location} is merged with it and cannot be read until `{merge_command(one)}` is run again"
+                for one in dependents.merged
+            ),
             *find_files_that_name(changed_splits, dependents.folders, {*wanted, *sources, *gone.labels}),
             *([_RUNS] if gone.labels else []),
         ),
     )
-
-
-def _explain_merged(merged: Output) -> str:
-    return f"{merged.location} is merged with it and cannot be read until `{merge_command(merged)}` is run again"
-
-
-@contextmanager
-def _held(output: Output) -> Iterator[Output]:
-    """Lock a split against other runs."""
-    with output.sole_writer():
-        yield output
 
 
 def _find_beside(output: Output, manifest: Manifest, added: Sequence[Output], dependents: Dependents) -> list[Output]:
@@ -325,7 +319,12 @@ def _erase(
         drop_records(output, keys | found.keys())
     else:
         erase_from_records(output, shards, found.keys(), sources, words)
-    before = [_describe_version(output, one, manifest) for one in _list_versions(output, manifest)]
+    # The current version as it was before a killed erasure, which may have left a later one.
+    before = [
+        manifest.info if one == manifest.version else read_description(output.store, one)
+        for one in list_versions(output.store)
+        if one <= manifest.version
+    ]
     erasure = Erasure(
         version=version,
         parts=parts,
@@ -343,15 +342,3 @@ def _frames(manifest: Manifest, rows: Int64s) -> Int64s:
     """Return the number of video frames of each sample."""
     videos = [one.facts["n_frames"][rows] for one in manifest.components.values() if one.kind == "video"]
     return np.sum(videos, axis=0, dtype=np.int64) if videos else np.zeros(len(rows), np.int64)
-
-
-def _list_versions(output: Output, manifest: Manifest) -> list[int]:
-    """Return the versions up to the current one; a later one comes from a killed erasure."""
-    return [version for version in list_versions(output.store) if version <= manifest.version]
-
-
-def _describe_version(output: Output, version: int, manifest: Manifest) -> Json:
-    """Return the description of a version; for the current one, as it was before a killed erasure."""
-    if version == manifest.version:
-        return manifest.info
-    return read_description(output.store, version)

@@ -105,13 +105,12 @@ def _scrub_record(
     if shard is not None and shard.name in shards:
         facts = shards[shard.name]
         first = (facts.written or ("", facts.sha256))[1]
-        rows = tuple(_make_row(row, number, first) if row.key in keys else row for number, row in enumerate(shard.rows))
+        rows = tuple(
+            Row(key=hash_erased_key(first, number), label=-1, source="", members={}) if row.key in keys else row
+            for number, row in enumerate(shard.rows)
+        )
         shard = ShardRecord(facts.name, facts.sha256, facts.size_bytes, rows)
     return replace(record, shard=shard, rejects=rejects, sources=states)
-
-
-def _make_row(row: Row, number: int, sha256: str) -> Row:
-    return Row(key=hash_erased_key(sha256, number), label=-1, source="", members={})
 
 
 def _states(record: WrittenShard, sources: AbstractSet[str]) -> tuple[tuple[FileState, ...], ...]:

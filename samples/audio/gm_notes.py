@@ -151,7 +151,11 @@ def gm_notes(root: Path, *, pitch: bool = False) -> Dataset:
     path = fetch_debian_folder(PACKAGE, INSIDE, root) / FILE
     if not path.is_file():
         raise DatasetError(f"{NAME}: {path.parent} has no {FILE}; remove it to download it again")
-    programs = [(label, program) for label in range(len(FAMILIES)) for program in list_family_programs(label)]
+    programs = [
+        (label, program)
+        for label in range(len(FAMILIES))
+        for program in range(label * PROGRAMS, (label + 1) * PROGRAMS)
+    ]
     val = choose_held_out_groups(((label, find_shared_program(program)) for label, program in programs), HELD_OUT)
     splits: dict[str, list[Source]] = {"train": [], "val": []}
     for label, program in programs:
@@ -164,11 +168,6 @@ def gm_notes(root: Path, *, pitch: bool = False) -> Dataset:
         for split, sources in splits.items()
     }
     return Dataset(name=f"{NAME}-pitch", label_names=tuple(map(str, pitches)), splits=splits, encoder=AudioEncoder())
-
-
-def list_family_programs(label: int) -> range:
-    """Programs of a family."""
-    return range(label * PROGRAMS, (label + 1) * PROGRAMS)
 
 
 def find_shared_program(program: int) -> str:

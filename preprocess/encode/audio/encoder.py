@@ -136,15 +136,11 @@ def encode_sound(sound: Sound, level: int = LEVEL) -> Encoded:
         meta=meta,
         sums=compute_fbank_sums(samples, scale, sound.sample_rate),
         signals={
-            "loudness_db": _convert_to_decibels(meta["rms"]),
+            "loudness_db": float(20 * np.log10(max(meta["rms"], 1e-10))),
             "clipped": meta["at_full_scale"],
             "silent": _measure_silence(samples, float(scale), sound.sample_rate),
         },
     )
-
-
-def _convert_to_decibels(rms: float) -> float:
-    return float(20 * np.log10(max(rms, 1e-10)))
 
 
 def _measure_silence(samples: Int32s, scale: float, rate: int) -> float:

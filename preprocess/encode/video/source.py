@@ -273,10 +273,6 @@ class _Packets:
         """List the time stamps of the packets that can be decoded and are displayed."""
         return [self.listed[n][0] for n in select_decodable(self.listed) if n not in self.hidden]
 
-    def list_stamps(self, stop: int | None) -> list[int]:
-        """List the ascending time stamps of these packets before `stop`."""
-        return sorted(pts for pts in self.list_shown() if pts is not None and (stop is None or pts < stop))
-
     def begins_before(self, begin: int) -> bool:
         """Return whether the first packet is a keyframe displayed at `begin` or earlier."""
         pts, is_keyframe = self.listed[0] if self.listed else (None, False)
@@ -520,7 +516,7 @@ def found_part(
     shown = packets.list_shown()
     if None in shown:
         return None if seeks else _numbered(_facts(stream, shown), span)
-    stamps = packets.list_stamps(stop)
+    stamps = sorted(pts for pts in packets.list_shown() if pts is not None and (stop is None or pts < stop))
     _check_any(stamps, span)
     facts = _facts(stream, [*stamps])
     if facts.variable:  # a part has the frame rate of the whole file

@@ -52,7 +52,17 @@ def _encode_into(
     last: tuple[VideoFrame, VideoFrame] | None = None
     unit = 1 / rate
     with open_mp4_writer(buffer) as container:
-        stream = container.add_stream("libx264", rate=rate, options=_list_x264_options(profile))
+        stream = container.add_stream(
+            "libx264",
+            rate=rate,
+            options={
+                "preset": profile.preset,
+                "crf": str(profile.crf),
+                "tune": "fastdecode",
+                "x264-params": profile.x264_params + (":asm=avx2" if _has_avx512() else ""),
+                "a53cc": "0",
+            },
+        )
         for n, frame in enumerate(frames):
             last = last if last is not None and last[0] is frame else (frame, convert(frame))
             if context is None:
@@ -72,16 +82,6 @@ def _has_avx512() -> bool:
     """
     cpuinfo = Path("/proc/cpuinfo")
     return cpuinfo.exists() and " avx512" in cpuinfo.read_text()
-
-
-def _list_x264_options(profile: VideoProfile) -> dict[str, str]:
-    return {
-        "preset": profile.preset,
-        "crf": str(profile.crf),
-        "tune": "fastdecode",
-        "x264-params": profile.x264_params + (":asm=avx2" if _has_avx512() else ""),
-        "a53cc": "0",
-    }
 
 
 def _set_up(context: VideoCodecContext, picture: VideoFrame, rate: Fraction) -> VideoCodecContext:
