@@ -83,7 +83,11 @@ def curate(location: SplitLocation, options: CurateOptions) -> Curated:
     exams = [Manifest.load(one) for one in options.against]
     asked = _describe_request(options, signals.table, exams)
     repeated = _find_repeated_run(manifest, asked)
-    manifest, left_out = _open_base(manifest, asked, repeated, by_rule=rule is not None)
+    left_out = np.empty(0, np.int64)
+    if repeated:
+        manifest, left_out = _open_repeated_run(manifest, repeated)
+    elif rule is not None:
+        manifest, left_out = _reopen_left_out(manifest, asked)
     own = measure(manifest, component=options.component, kept=options.kept, threads=options.threads, progress=progress)
     own = signals.add_to(own, options)
     stays, failed = (np.ones(len(own), bool), {}) if rule is None else rule.apply(own.signals)
@@ -174,15 +178,6 @@ def _remove_copies(own: Measures, groups: Mapping[int, Sequence[int]]) -> dict[i
         found = own.manifest.key(int(own.index[first]))
         gone |= {place: Gone(place=place, why="copy", of=found, like=(own, first)) for place in others}
     return gone
-
-
-def _open_base(
-    manifest: Manifest, asked: Mapping[str, Any], repeated: Mapping[str, Any] | None, *, by_rule: bool
-) -> tuple[Manifest, Int64s]:
-    """Open the version that a request refers to; also return the numbers of the samples that were left out since."""
-    if repeated:
-        return _open_repeated_run(manifest, repeated)
-    return _reopen_left_out(manifest, asked) if by_rule else (manifest, np.empty(0, np.int64))
 
 
 def _fail_rule(failing: Bools, keep: str | None) -> dict[int, Gone]:

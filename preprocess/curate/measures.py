@@ -140,7 +140,7 @@ class Measures:
         if self.manifest.components[name].kind == SOUND.name:
             with self.manifest.reading(number, name):
                 return draw_levels(_read_sound(self.manifest, number, name))
-        (frame,) = _read_frames_of(self.manifest, int(self.index[place]), self.components[place], most=1)
+        (frame,) = _read_frames_of(self.manifest, number, name, most=1)
         return np.ascontiguousarray(frame[:, :, ::-1])
 
     @property
@@ -314,9 +314,8 @@ def _of_sample(manifest: Manifest, number: int, name: str) -> dict[str, object]:
     """Return the row of a sample. A sample that cannot be decoded has a reason instead of signals."""
     component = manifest.components[name]
     try:
-        if component.kind in (SOUND.name, TEXT.name):
-            return {**_measure_print(manifest, number, name), "reason": ""}
-        return {**_measure_frames(manifest, number, name), "reason": ""}
+        measured = _measure_print if component.kind in (SOUND.name, TEXT.name) else _measure_frames
+        return {**measured(manifest, number, name), "reason": ""}
     except SampleError as error:
         return {"frames": 0, **dict.fromkeys(("times", *_HASHES), b""), "reason": error.reason}
 

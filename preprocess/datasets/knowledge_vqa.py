@@ -61,16 +61,15 @@ class KnowledgeLayout:
         if not there:
             path = root / self.lists.format(split="val")
             raise DatasetError(f"{self.name}: {path} does not exist. {self.remedy}")
-        listed = {split: list(self._sources(root, split)) for split in there}
+        listed: dict[str, list[Source]] = {split: [] for split in there}
+        for split, sources in listed.items():
+            for number, image, asked in self.rows(self, root, split):
+                answers = [str(answer) for answer in asked["answers"]]
+                most = Counter(answers).most_common(1)[0][0]
+                meta = {**asked, "answers": answers, "answer": most, "question_id": number, "image": image}
+                sources.append(Source(id=f"{split}/{number}", path=root / image, meta=meta))
         label_names, labelled = number_answers(listed)
         return dataset_of(self.name, label_names, labelled, root=root, obtain=self.remedy, encoder=ImageTextEncoder())
-
-    def _sources(self, root: Path, split: str) -> Iterator[Source]:
-        for number, image, asked in self.rows(self, root, split):
-            answers = [str(answer) for answer in asked["answers"]]
-            most = Counter(answers).most_common(1)[0][0]
-            meta = {**asked, "answers": answers, "answer": most, "question_id": number, "image": image}
-            yield Source(id=f"{split}/{number}", path=root / image, meta=meta)
 
     def read(self, path: Path) -> Any:
         """Read a JSON or JSON Lines file. Raise DatasetError if it is missing or not valid JSON."""

@@ -13,10 +13,7 @@ and the box and segment (polygons or runs) of its object, which pycocotools rast
 testB.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from maskstream.preprocess.encode.image_text.encoder import SEGMENT, ImageTextEncoder, mask_module
 from maskstream.preprocess.raw.lists import read_json
@@ -32,14 +29,6 @@ OBTAIN = (
     f"If you trust the list of refs, convert it to JSON with {CONVERT}, and arrange the data as ROOT/refs.json, "
     "ROOT/instances.json and ROOT/train2014/COCO_train2014_*.jpg"
 )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ObjectPlace:
-    """The location of an object: its box as x, y, width, height in pixels, and its segment in COCO's format."""
-
-    box: list[float]
-    segment: Any
 
 
 def refcoco(root: Path) -> Dataset:
@@ -65,8 +54,7 @@ def refcoco(root: Path) -> Dataset:
     try:
         images = {int(one["id"]): str(one["file_name"]) for one in listed["images"]}
         places = {
-            int(one["id"]): ObjectPlace(box=[float(v) for v in one["bbox"]], segment=one["segmentation"])
-            for one in listed["annotations"]
+            int(one["id"]): ([float(v) for v in one["bbox"]], one["segmentation"]) for one in listed["annotations"]
         }
         names = {int(one["id"]): str(one["name"]) for one in listed["categories"]}
     except (KeyError, TypeError, ValueError) as error:
@@ -77,29 +65,22 @@ def refcoco(root: Path) -> Dataset:
     splits: dict[str, list[Source]] = {}
     for number, ref in enumerate(refs if isinstance(refs, list) else [None]):
         try:
-            split, source = _source(ref, images, places, folder)
-            label = label_names.index(names[int(ref["category_id"])])
+            phrases = [str(one["sent"]) for one in ref["sentences"]]
+            box, segment = places[int(ref["ann_id"])]
+            if not phrases or len(box) != 4:
+                raise ValueError(f"{len(phrases)} sentences and a box of {len(box)} numbers")
+            category = names[int(ref["category_id"])]
+            boxes, segments = [box] * len(phrases), [segment] * len(phrases)
+            source = Source(
+                id=f"ref-{int(ref['ref_id'])}",
+                path=folder / images[int(ref["image_id"])],
+                label=label_names.index(category),
+                meta={"phrase": phrases, "box": boxes, SEGMENT: segments, "category": category},
+            )
+            splits.setdefault(str(ref["split"]), []).append(source)
         except (KeyError, TypeError, ValueError) as error:
             raise DatasetError(
                 f"{NAME}: {path}, entry {number} is not a ref of {instances.name} with ref_id, ann_id, image_id, "
                 f"category_id, split and sentences ({error!r}). {OBTAIN}"
             ) from error
-        splits.setdefault(split, []).append(
-            Source(id=source.id, path=source.path, label=label, meta={**source.meta, "category": label_names[label]})
-        )
     return dataset_of(NAME, label_names, splits, root=root, obtain=OBTAIN, encoder=ImageTextEncoder())
-
-
-def _source(
-    ref: Mapping[str, Any], images: Mapping[int, str], places: Mapping[int, ObjectPlace], folder: Path
-) -> tuple[str, Source]:
-    """Return the split and source of a ref."""
-    phrases = [str(one["sent"]) for one in ref["sentences"]]
-    place = places[int(ref["ann_id"])]
-    if not phrases or len(place.box) != 4:
-        raise ValueError(f"{len(phrases)} sentences and a box of {len(place.box)} numbers")
-    return str(ref["split"]), Source(
-        id=f"ref-{int(ref['ref_id'])}",
-        path=folder / images[int(ref["image_id"])],
-        meta={"phrase": phrases, "box": [place.box] * len(phrases), SEGMENT: [place.segment] * len(phrases)},
-    )

@@ -145,7 +145,7 @@ def check_distinct(splits: Sequence[Manifest]) -> None:
 
 def _place(split: Manifest, part: str) -> str:
     """Return the location of a part, independent of the split that refers to it."""
-    place = joined(split.location, get_folder_name(part)) if is_elsewhere(part) else split.location
+    place = _locate_folder(split, part)
     return f"{place if is_url(place) else Path(place).resolve()}/{file_name(part)}"
 
 
@@ -281,7 +281,8 @@ def publish_merged(
     first, parts, files = splits[0].info, [], {}
     for split in splits:
         for part in split.info["parts"]:
-            parts.append(part | {"name": _name_part(output, split, part["name"])})
+            name = f"{seen_from(output.location, _locate_folder(split, part['name']))}/{file_name(part['name'])}"
+            parts.append(part | {"name": name})
             files[parts[-1]["name"]] = split.info["files"][part["name"]]
     encoder = {"encoder": first["settings"]["encoder"]} if "encoder" in first["settings"] else {}
     info: Json = {
@@ -311,10 +312,9 @@ def publish_merged(
     return info
 
 
-def _name_part(output: Output, split: Manifest, part: str) -> str:
-    """Return the name of a split's part as seen from `output`."""
-    place = joined(split.location, get_folder_name(part)) if is_elsewhere(part) else split.location
-    return f"{seen_from(output.location, place)}/{file_name(part)}"
+def _locate_folder(split: Manifest, part: str) -> str:
+    """Return the location of the folder of a split's part."""
+    return joined(split.location, get_folder_name(part)) if is_elsewhere(part) else split.location
 
 
 def _check_merged(output: Output) -> None:
