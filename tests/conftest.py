@@ -62,6 +62,14 @@ def ordinary_priority():
 
 
 @pytest.fixture
+def cache(tmp_path_factory, monkeypatch):
+    """An empty folder that is the cache of this test."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("MASKSTREAM_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture
 def double(monkeypatch):
     """A server of S3 in this process, to which `s3://bucket` leads, and which is asked twice at most."""
     monkeypatch.setattr(remote_output, "_conditional", {})

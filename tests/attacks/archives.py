@@ -8,7 +8,6 @@ given that it never had, or with other bytes than those that stand there. "hang"
 from __future__ import annotations
 
 import gzip
-import io
 import os
 import shutil
 import signal
@@ -26,6 +25,8 @@ import numpy as np
 from maskstream.preprocess.raw.archive_list import OpenArchives, list_members
 from maskstream.preprocess.raw.file_state import DamagedFileError
 from maskstream.shards.errors import MaskstreamError
+
+from ..preprocess.raw_files import tar_of, zip_of
 
 BLOCK = 512
 LIMIT_S = 30
@@ -60,24 +61,6 @@ def files_of(rng: np.random.Generator) -> dict[str, bytes]:
     return {
         name: rng.integers(1, 256, int(rng.choice([1, 40, 511, 512, 700, 3000])), np.uint8).tobytes() for name in names
     }
-
-
-def tar_of(files: dict[str, bytes], form: int) -> bytes:
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w", format=form) as tar:
-        for name, data in files.items():
-            info = tarfile.TarInfo(name)
-            info.size, info.mtime = len(data), 1_000_000_000
-            tar.addfile(info, io.BytesIO(data))
-    return stream.getvalue()
-
-
-def zip_of(files: dict[str, bytes], method: int) -> bytes:
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", method) as packed:
-        for name, data in files.items():
-            packed.writestr(zipfile.ZipInfo(name), data, method)
-    return stream.getvalue()
 
 
 Way = Callable[[np.random.Generator, bytes], bytes]
@@ -245,14 +228,14 @@ def attack(count: int, seed: int, folder: Path) -> Counter[str]:
             after = way(rng, data)
         else:
             form = int(rng.choice(FORMS))
-            data = tar_of(files, form)
+            data = tar_of(files, form=form)
             if rng.random() < 0.1:  # joined
                 items = [*files.items()]
                 at = int(rng.integers(1, len(items)))
-                data = tar_of(dict(items[:at]), form) + tar_of(dict(items[at:]), form)
+                data = tar_of(dict(items[:at]), form=form) + tar_of(dict(items[at:]), form=form)
             after = data if outside else way(rng, data)
         unprotected = after != data and is_unprotected(data, after, kind)
-        joined = kind != "zip" and data.rstrip(b"\0") != tar_of(files, form).rstrip(b"\0")
+        joined = kind != "zip" and data.rstrip(b"\0") != tar_of(files, form=form).rstrip(b"\0")
         changed = after != data or joined
         if kind == "tar.gz":
             packed = gzip.compress(after, mtime=0)

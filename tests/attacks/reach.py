@@ -13,7 +13,6 @@ sample has a victim's pixels. "missed": a job finished, and a line of its list i
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import shutil
@@ -44,6 +43,7 @@ from maskstream.shards.format.rejects import read_rejects
 from maskstream.shards.format.verify import verify
 from maskstream.shards.stores.local import LocalStore
 
+from ..preprocess.raw_files import put, tar_of
 from ..preprocess.versions.small_splits import written
 from ..web_server import WebServer, serving
 from .archives import HangError, limited
@@ -149,14 +149,6 @@ def name_of(rng: np.random.Generator, world: World, base: Path) -> str:
     return parts[rng.integers(len(parts))]
 
 
-def tar_of(path: Path, members: dict[str, bytes]) -> None:
-    with tarfile.open(path, "w") as tar:
-        for name, data in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-
-
 def row_of(name: str) -> str:
     quoted = name.replace('"', '""')
     return f'"{quoted}",x\n'
@@ -200,17 +192,17 @@ def list_in_archive(rng: np.random.Generator, world: World, server: WebServer) -
     if rng.random() < 0.5:
         members |= {"x.parquet!/q.png": good, "b.tar!/q.png": good}
     if rng.random() < 0.5:
-        tar_of(world.raw / "b.tar", {"other.png": good})
+        put(world.raw / "b.tar", tar_of({"other.png": good}))
     if rng.random() < 0.3:
         links(rng, world)
-    tar_of(world.raw / "a.tar", members)
+    put(world.raw / "a.tar", tar_of(members))
     return partial(make_shards, "image-folder", world.raw, world.out, **SETTINGS), count
 
 
 def archive_names(rng: np.random.Generator, world: World, server: WebServer) -> Work:
     name, good = name_of(rng, world, world.raw), picture(INSIDE, 0)
     if rng.random() < 0.5:
-        tar_of(world.raw / "a.tar", {"c/good.png": good, name or "x": good})
+        put(world.raw / "a.tar", tar_of({"c/good.png": good, name or "x": good}))
     else:
         with zipfile.ZipFile(world.raw / "a.zip", "w") as packed:
             for one in ("c/good.png", name or "x"):

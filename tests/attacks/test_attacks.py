@@ -1,15 +1,15 @@
 """A few of each attack, and what the runner says of them."""
 
 import os
-import tarfile
 from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
 
+from ..preprocess.raw_files import tar_of
 from . import __main__ as runner
-from .archives import is_unprotected, tar_of
+from .archives import is_unprotected
 from .attacks import ATTACKS, BAD, Attack, broken, line
 from .reach import OLD_S, World
 from .where import HERE
@@ -93,7 +93,7 @@ def test_only_bad_ends_are_broken_promises():
 def test_what_no_checksum_of_a_joined_tar_can_tell() -> None:
     """A long name behind the first end has none, the headers there have one."""
     long = "deep/" * 30 + "x.png"
-    joined = tar_of({"a.png": b"a"}, tarfile.GNU_FORMAT) + tar_of({long: b"b"}, tarfile.GNU_FORMAT)
+    joined = tar_of({"a.png": b"a"}) + tar_of({long: b"b"})
     name, header = joined.index(long.encode()), joined.index(b"././@LongLink")
     for at, expected in ((name + 5, True), (header + 5, False), (joined.rindex(b"ustar"), False)):
         after = joined[:at] + bytes([joined[at] ^ 4]) + joined[at + 1 :]

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from maskstream.cli import app, main
 from maskstream.shards.stores.local_files import publishing
 
+from ..damaged_files import flip
 from ..pipelines.every_modality import write_split
 from ..videos import write_frames
 from ..web_server import serving
@@ -144,9 +145,7 @@ def test_verify_and_inspect_say_what_is_there_and_verify_fails_on_damage(monkeyp
     assert ["split", "train"] in lines
     broken = shutil.copytree(out / "train", tmp_path / "broken")
     tar = next(broken.glob("*.tar"))
-    data = bytearray(tar.read_bytes())
-    data[len(data) // 2] ^= 1
-    tar.write_bytes(data)
+    flip(tar)
     assert run(monkeypatch, "verify", broken) == 1
     captured = capsys.readouterr()
     assert "problem" in captured.err

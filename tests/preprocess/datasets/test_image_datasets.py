@@ -13,28 +13,16 @@ from maskstream.preprocess.datasets.folder import image_folder
 from maskstream.preprocess.datasets.image_folders import imagefolder
 from maskstream.shards.errors import DatasetError
 
+from ..raw_files import labelled, touch
+
 sample_image = import_module("maskstream.samples.image.sample_image")
 
 
-def put(root, *names):
-    for name in names:
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"picture")
-
-
-def listed(dataset):
-    return {
-        split: [(s.id, dataset.label_names[s.label] if s.label >= 0 else None) for s in sources]
-        for split, sources in dataset.splits.items()
-    }
-
-
 def test_any_folder_of_pictures(tmp_path):
-    put(tmp_path, "train/cat/a.JPEG", "train/dog/b.webp", "val/cat/c.png", "train/cat/notes.txt", "train/dog/d.gif")
+    touch(tmp_path, "train/cat/a.JPEG", "train/dog/b.webp", "val/cat/c.png", "train/cat/notes.txt", "train/dog/d.gif")
     dataset = image_folder(tmp_path)
     assert (dataset.name, dataset.modality) == ("image-folder", "image")
-    assert listed(dataset) == {
+    assert labelled(dataset) == {
         "train": [("train/cat/a.JPEG", "cat"), ("train/dog/b.webp", "dog")],
         "val": [("val/cat/c.png", "cat")],
     }
@@ -57,25 +45,19 @@ def test_pictures_become_videos_of_one_frame_which_clips_repeat(tmp_path, name, 
     assert np.abs(video[0] - stored[:, 8:72].astype(float)).mean() < 4
 
 
-def test_a_list_of_pictures(tmp_path):
-    put(tmp_path, "a.jpg", "b.jpg")
-    (tmp_path / "list.csv").write_text("path,label,split\na.jpg,cat,train\nb.jpg,dog,val\n")
-    assert listed(image_folder(tmp_path)) == {"train": [("a.jpg", "cat")], "val": [("b.jpg", "dog")]}
-
-
 @pytest.mark.parametrize("val", ["val", "valid", "validation"])
 def test_the_layout_of_imagenet(tmp_path, val):
-    put(tmp_path, "train/n02/b.JPEG", "train/n01/a.JPEG", "train/n01/deep/er.JPEG", f"{val}/n02/c.JPEG")
+    touch(tmp_path, "train/n02/b.JPEG", "train/n01/a.JPEG", "train/n01/deep/er.JPEG", f"{val}/n02/c.JPEG")
     dataset = imagefolder(tmp_path)
     assert dataset.label_names == ("n01", "n02")
-    assert listed(dataset) == {
+    assert labelled(dataset) == {
         "train": [("train/n01/a.JPEG", "n01"), ("train/n01/deep/er.JPEG", "n01"), ("train/n02/b.JPEG", "n02")],
         "val": [(f"{val}/n02/c.JPEG", "n02")],
     }
 
 
 def test_a_class_keeps_its_number_where_a_split_lacks_others(tmp_path):
-    put(tmp_path, "train/a/1.jpg", "train/b/2.jpg", "train/c/3.jpg", "val/c/4.jpg")
+    touch(tmp_path, "train/a/1.jpg", "train/b/2.jpg", "train/c/3.jpg", "val/c/4.jpg")
     (tmp_path / "train" / "empty").mkdir()
     dataset = imagefolder(tmp_path)
     assert dataset.label_names == ("a", "b", "c", "empty")
@@ -92,7 +74,7 @@ def test_a_class_keeps_its_number_where_a_split_lacks_others(tmp_path):
     ],
 )
 def test_another_layout_is_refused(tmp_path, names, message):
-    put(tmp_path, *names)
+    touch(tmp_path, *names)
     with pytest.raises(DatasetError, match=message):
         imagefolder(tmp_path)
 

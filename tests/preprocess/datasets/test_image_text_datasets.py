@@ -1,6 +1,5 @@
 """Sets of images with texts: publishers' layouts of small files, others refused by name, and questions from WordNet."""
 
-import json
 from collections import Counter
 
 import cv2
@@ -9,24 +8,13 @@ import pytest
 
 from maskstream.preprocess import DATASETS
 from maskstream.preprocess.encode.encoder import prepared
-from maskstream.shards.errors import DatasetError
 from maskstream.shards.media.npy import read_npy
 
-
-def picture(path, tint=0):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(path), np.full((8, 8, 3), tint, np.uint8))
+from ..raw_files import put, put_all, refused
 
 
-def write(path, value):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(value if isinstance(value, str) else json.dumps(value))
-
-
-def refused(name, root):
-    with pytest.raises(DatasetError) as caught:
-        DATASETS[name](root)
-    return str(caught.value)
+def picture(path):
+    put(path, bytes(cv2.imencode(path.suffix, np.zeros((8, 8, 3), np.uint8))[1]))
 
 
 def rad(number, answer="yes", split="train"):
@@ -44,8 +32,8 @@ def rad(number, answer="yes", split="train"):
 
 
 def test_vqa_rad_as_its_publisher_writes_it(tmp_path):
-    write(tmp_path / "trainset.json", [rad(1), rad(2, "No"), rad(3, "left lung")])
-    write(tmp_path / "testset.json", [rad(4, "LEFT LUNG"), rad(5, "never seen")])
+    put(tmp_path / "trainset.json", [rad(1), rad(2, "No"), rad(3, "left lung")])
+    put(tmp_path / "testset.json", [rad(4, "LEFT LUNG"), rad(5, "never seen")])
     for number in (1, 2, 3, 4, 5):
         picture(tmp_path / f"images/synpic{number}.jpg")
     dataset = DATASETS["vqa-rad"](tmp_path)
@@ -83,7 +71,7 @@ def slake_row(number, language="en"):
 
 def test_slake_in_english_and_a_missing_picture(tmp_path):
     for name in ("train", "validate", "test"):
-        write(tmp_path / f"{name}.json", [slake_row(1), slake_row(2, "zh"), slake_row(3)])
+        put(tmp_path / f"{name}.json", [slake_row(1), slake_row(2, "zh"), slake_row(3)])
     picture(tmp_path / "imgs/xmlab1/source.jpg")
     dataset = DATASETS["slake"](tmp_path)
     assert {split: len(of) for split, of in dataset.splits.items()} == {"train": 1, "val": 1, "test": 1}
@@ -93,7 +81,7 @@ def test_slake_in_english_and_a_missing_picture(tmp_path):
 
 def test_pathvqa_of_json_and_its_pickles_refused_with_the_remedy(tmp_path):
     for split in ("train", "val", "test"):
-        write(tmp_path / f"qas/{split}/{split}_qa.pkl", "no pickle is opened")
+        put(tmp_path / f"qas/{split}/{split}_qa.pkl", "no pickle is opened")
     message = refused("pathvqa", tmp_path)
     assert "only train_qa.pkl, a pickle" in message
     assert "json.dump(pickle.load(" in message
@@ -103,7 +91,7 @@ def test_pathvqa_of_json_and_its_pickles_refused_with_the_remedy(tmp_path):
             "question": "Where are liver stem cells located?",
             "answer": "canals of hering",
         }
-        write(tmp_path / f"qas/{split}/{split}_qa.json", [row])
+        put(tmp_path / f"qas/{split}/{split}_qa.json", [row])
         picture(tmp_path / f"images/{split}/{split}_0422.jpg")
     dataset = DATASETS["pathvqa"](tmp_path)
     assert dataset.label_names == ("canals of hering",)
@@ -128,8 +116,7 @@ def test_pathvqa_of_json_and_its_pickles_refused_with_the_remedy(tmp_path):
     ],
 )
 def test_another_layout_is_refused_by_name(tmp_path, name, files, why):
-    for path, value in files.items():
-        write(tmp_path / path, value)
+    put_all(tmp_path, files)
     message = refused(name, tmp_path)
     assert why in message
     assert str(tmp_path) in message
@@ -144,9 +131,9 @@ def reasoned(answer=1, **changes):
 def test_rationales_as_medthink_has_them(tmp_path):
     open_row = reasoned(0, choices=["left lung"], image=None, img_id=7)
     for split in ("train", "test"):
-        write(tmp_path / f"rad/closed-end/{split}set.json", {"0": reasoned(), "4": reasoned(0)})
-        write(tmp_path / f"slake/closed_end/{split}.json", [reasoned(img_name="xmlab7/source.jpg", image=None)])
-        write(tmp_path / f"slake/open_end/{split}.json", {"2": open_row})
+        put(tmp_path / f"rad/closed-end/{split}set.json", {"0": reasoned(), "4": reasoned(0)})
+        put(tmp_path / f"slake/closed_end/{split}.json", [reasoned(img_name="xmlab7/source.jpg", image=None)])
+        put(tmp_path / f"slake/open_end/{split}.json", {"2": open_row})
     picture(tmp_path / "rad/images/synpic1.jpg")
     picture(tmp_path / "slake/imgs/xmlab7/source.jpg")
     rad, slake = DATASETS["r-rad"](tmp_path / "rad"), DATASETS["r-slake"](tmp_path / "slake")
@@ -183,7 +170,7 @@ def test_rationales_as_medthink_has_them(tmp_path):
 )
 def test_other_rationales_are_refused_by_name(tmp_path, rows, why):
     for split in ("train", "test"):
-        write(tmp_path / f"closed-end/{split}set.json", rows)
+        put(tmp_path / f"closed-end/{split}set.json", rows)
     message = refused("r-path", tmp_path)
     assert why in message
     assert str(tmp_path / "closed-end/trainset.json") in message
@@ -197,7 +184,7 @@ def test_roco_and_medicat_as_m3ae_has_them(tmp_path):
     for split in ("train", "val", "test"):
         folder = tmp_path / f"roco/{split}/radiology"
         lines = ["ROCO_00001\t Axial  CT of the\u00a0chest. ", "ROCO_00002\ttoo short"]
-        write(folder / "captions.txt", "\n".join(lines) + "\n")
+        put(folder / "captions.txt", "\n".join(lines) + "\n")
         picture(folder / "images/ROCO_00001.jpg")
         picture(folder / "images/ROCO_00002.jpg")
     figures = [
@@ -210,7 +197,7 @@ def test_roco_and_medicat_as_m3ae_has_them(tmp_path):
         }
         for n in range(60)
     ]
-    write(tmp_path / MEDICAT, "\n".join(map(json.dumps, figures)))
+    put(tmp_path / MEDICAT, figures)
     for n in range(60):
         picture(tmp_path / f"medicat/release/figures/{n:040x}_4-Figure3-1.png")
     dataset = DATASETS["m3ae-style"](tmp_path)
@@ -252,12 +239,12 @@ INSTANCES = {
 
 
 def test_refcoco_of_json_and_its_pickle_refused_with_the_remedy(tmp_path):
-    write(tmp_path / "refs(unc).p", "no pickle is opened")
-    write(tmp_path / "instances.json", INSTANCES)
+    put(tmp_path / "refs(unc).p", "no pickle is opened")
+    put(tmp_path / "instances.json", INSTANCES)
     message = refused("refcoco", tmp_path)
     assert "only refs(unc).p, a pickle" in message
     assert "json.dump(pickle.load(" in message
-    write(tmp_path / "refs.json", [ref(1, "train", ["left dog", "dog"]), ref(2, "testA", ["the dog"])])
+    put(tmp_path / "refs.json", [ref(1, "train", ["left dog", "dog"]), ref(2, "testA", ["the dog"])])
     picture(tmp_path / "images/mscoco/images/train2014/COCO_train2014_000000000009.jpg")
     dataset = DATASETS["refcoco"](tmp_path)
     assert {split: len(of) for split, of in dataset.splits.items()} == {"train": 1, "testA": 1}
@@ -271,5 +258,5 @@ def test_refcoco_of_json_and_its_pickle_refused_with_the_remedy(tmp_path):
     assert [np.argwhere(one).tolist() for one in segments] == [[[y, x] for y in range(2, 6) for x in range(2, 6)]] * 2
     boxes = read_npy(members["boxes.npy"].data)
     assert boxes.tolist() == [[0.1875, 0.25, 0.6875, 0.6875]] * 2
-    write(tmp_path / "refs.json", [ref(1, "train", ["dog"], ann=8)])
+    put(tmp_path / "refs.json", [ref(1, "train", ["dog"], ann=8)])
     assert "entry 0 is not a ref" in refused("refcoco", tmp_path)

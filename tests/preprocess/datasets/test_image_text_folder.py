@@ -1,8 +1,6 @@
 """Pictures with texts: tars as img2dataset writes them, folders, lists, Parquet and LLaVA's JSON, to the loader."""
 
-import io
 import json
-import tarfile
 
 import cv2
 import numpy as np
@@ -18,10 +16,9 @@ from maskstream.preprocess.raw.tree import open_raw_tree
 from maskstream.shards.errors import DatasetError
 from maskstream.shards.format.manifest import Manifest
 
+from ..raw_files import put, put_all, tar_of
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory, monkeypatch):
-    monkeypatch.setenv("MASKSTREAM_CACHE", str(tmp_path_factory.mktemp("cache")))
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 def picture(n):
@@ -30,22 +27,22 @@ def picture(n):
 
 def write_tar(path, numbers):
     """A shard of img2dataset."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w") as tar:
-        for n in numbers:
-            key = f"{n:09d}"
-            about = {"caption": f"a picture {n}", "url": f"https://x/{n}.jpg", "width": 24, "exif": {}, "sha256": "0"}
-            members = {"jpg": picture(n), "txt": f"a picture\n{n}".encode(), "json": json.dumps(about).encode()}
-            for ending, data in members.items():
-                info = tarfile.TarInfo(f"{key}.{ending}")
-                info.size = len(data)
-                tar.addfile(info, io.BytesIO(data))
+    members = {}
+    for n in numbers:
+        about = {"caption": f"a picture {n}", "url": f"https://x/{n}.jpg", "width": 24, "exif": {}, "sha256": "0"}
+        members[f"{n:09d}.jpg"] = picture(n)
+        members[f"{n:09d}.txt"] = f"a picture\n{n}".encode()
+        members[f"{n:09d}.json"] = json.dumps(about).encode()
+    put(path, tar_of(members))
 
 
 def test_tars_of_img2dataset(tmp_path):
+    """The table that img2dataset leaves beside a tar is no list."""
+    table = pa.table({"url": ["x"] * 3, "key": ["1", "2", "3"], "caption": ["a"] * 3})
     for shard in range(2):
         write_tar(tmp_path / f"laion/{shard:05d}.tar", range(10 * shard, 10 * shard + 6))
         (tmp_path / f"laion/{shard:05d}_stats.json").write_text("{}")
+        pq.write_table(table, tmp_path / f"laion/{shard:05d}.parquet")
     with open_raw_tree(tmp_path / "laion") as tree:
         sources = find_dataset(tree, DATASETS["image-text-folder"]).splits["train"]
     assert [(one.id, one.meta["caption"], one.meta["width"]) for one in sources[5:7]] == [
@@ -57,14 +54,14 @@ def test_tars_of_img2dataset(tmp_path):
     assert report.splits["train"].counts["samples"] == 12
     manifest = Manifest.load(tmp_path / "out/train")
     assert (manifest.info["modality"], manifest.label.tolist()) == ("image-text", [-1] * 12)
+    assert seen(tmp_path / "out/train", ("caption",), ("url",)) == {
+        n: (f"a picture {n}", f"https://x/{n}.jpg") for n in (*range(6), *range(10, 16))
+    }
 
 
 def test_folders_and_pictures_without_a_text(tmp_path):
-    for name in ("train/a/1", "train/2", "val/3"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / f"{name}.jpg").write_bytes(picture(1))
-    (tmp_path / "train/a/1.txt").write_text("one")
-    (tmp_path / "val/3.json").write_text('{"caption": "three"}')
+    put_all(tmp_path, {f"{name}.jpg": picture(1) for name in ("train/a/1", "train/2", "val/3")})
+    put_all(tmp_path, {"train/a/1.txt": "one", "val/3.json": {"caption": "three"}})
     found = DATASETS["image-text-folder"](tmp_path)
     assert {split: [one.meta["caption"] for one in some] for split, some in found.splits.items()} == {
         "train": ["one"],
@@ -93,18 +90,6 @@ def seen(split, roles, fields=()):
 
 
 WORDS = {"settings": ["tokenizer=train:wordpiece:300"], "workers": 0}
-
-
-def test_tars_of_img2dataset_reach_the_loader(tmp_path):
-    """The table that img2dataset leaves beside a tar is no list."""
-    write_tar(tmp_path / "raw/00000.tar", range(1, 4))
-    pq.write_table(
-        pa.table({"url": ["x"] * 3, "key": ["1", "2", "3"], "caption": ["a"] * 3}), tmp_path / "raw/00000.parquet"
-    )
-    make_shards("image-text-folder", tmp_path / "raw", tmp_path / "out", **WORDS)
-    assert seen(tmp_path / "out/train", ("caption",), ("url",)) == {
-        n: (f"a picture {n}", f"https://x/{n}.jpg") for n in range(1, 4)
-    }
 
 
 @pytest.mark.parametrize("form", ["jsonl", "csv"])

@@ -1,23 +1,11 @@
 """OK-VQA, A-OKVQA and InfoSeek as their publishers write them; other layouts are refused by name."""
 
-import json
-
 import pytest
 
 from maskstream.preprocess import DATASETS
 from maskstream.shards.errors import DatasetError
 
-
-def lay_out(root, files):
-    for name, contents in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if isinstance(contents, str):
-            path.write_text(contents)
-        elif name.endswith(".jsonl"):
-            path.write_text("".join(f"{json.dumps(row)}\n" for row in contents))
-        else:
-            path.write_text(json.dumps(contents))
+from ..raw_files import put_all
 
 
 def ok_questions(*numbers):
@@ -93,7 +81,7 @@ SEEK = {"infoseek_val.jsonl": [SEEK_ROW], "images/oven_05018274.jpg": ""}
     ],
 )
 def test_a_set_as_its_publisher_writes_it(name, files, meta, tmp_path):
-    lay_out(tmp_path, files)
+    put_all(tmp_path, files)
     dataset = DATASETS[name](tmp_path)
     (source,) = dataset.splits["val"]
     assert source.path == tmp_path / list(files)[-1]
@@ -121,7 +109,7 @@ def test_a_set_as_its_publisher_writes_it(name, files, meta, tmp_path):
     ],
 )
 def test_other_layouts_are_refused_by_name(name, files, message, tmp_path):
-    lay_out(tmp_path, files)
+    put_all(tmp_path, files)
     with pytest.raises(DatasetError, match=f"{name}: .*{message}") as refused:
         DATASETS[name](tmp_path)
     assert "ROOT/" in str(refused.value)

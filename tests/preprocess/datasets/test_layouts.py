@@ -21,6 +21,7 @@ from maskstream.shards.errors import DatasetError
 from maskstream.shards.format.manifest import Manifest
 
 from ..encode.sounds import wave, write_sound
+from ..raw_files import put
 
 
 def samples(split):
@@ -41,11 +42,6 @@ def numbers(split, index, whole):
     return [int(np.abs(wanted - frame).mean(axis=(1, 2, 3)).argmin()) for frame in got]
 
 
-def write(path, text):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-
-
 AUDIOSET = """# Segments csv created Sun Mar  5 10:54:25 2017
 # num_ytids=3, num_segs=3, num_unique_labels=3, num_positive_labels=4
 # YTID, start_seconds, end_seconds, positive_labels
@@ -57,8 +53,8 @@ cutcutcutcu, 30.000, 33.000, "/m/09x0r"
 
 def test_audioset(tmp_path):
     raw = tmp_path / "raw"
-    write(raw / "balanced_train_segments.csv", AUDIOSET)
-    write(
+    put(raw / "balanced_train_segments.csv", AUDIOSET)
+    put(
         raw / "class_labels_indices.csv",
         'index,mid,display_name\n0,/m/09x0r,"Speech"\n1,/t/dd00088,"Gush"\n2,/m/012xff,"Toothbrush"\n',
     )
@@ -94,10 +90,10 @@ def test_ava(tmp_path, make_video):
     raw = tmp_path / "raw"
     make_video("raw/videos/1j20qq1JyX4.mkv", 150, options={"g": "25"})
     make_video("raw/videos/valvalvalva.mp4", 100)
-    write(raw / "annotations/ava_train_v2.2.csv", AVA)
-    write(raw / "annotations/ava_val_v2.2.csv", "valvalvalva,0002,0.1,0.2,0.3,0.4,3,5\n")
-    write(raw / "annotations/ava_train_excluded_timestamps_v2.2.csv", "1j20qq1JyX4,0004\n")
-    write(raw / "annotations/ava_action_list_v2.2_for_activitynet_2019.pbtxt", ACTIONS)
+    put(raw / "annotations/ava_train_v2.2.csv", AVA)
+    put(raw / "annotations/ava_val_v2.2.csv", "valvalvalva,0002,0.1,0.2,0.3,0.4,3,5\n")
+    put(raw / "annotations/ava_train_excluded_timestamps_v2.2.csv", "1j20qq1JyX4,0004\n")
+    put(raw / "annotations/ava_action_list_v2.2_for_activitynet_2019.pbtxt", ACTIONS)
     make_shards("ava", raw, tmp_path / "out", workers=0, as_is=True)
     manifest, found = samples(tmp_path / "out/train")
     assert manifest.info["label_names"] == ["0", "bend/bow (at the waist)", "2", "crouch/kneel"]
@@ -122,7 +118,7 @@ def test_ava(tmp_path, make_video):
     loader.close()
     assert batch.fields["box"].shape == (2, 3, 4)
     assert sorted(batch.fields["labels"].sum(dim=1).tolist()) == [1.0, 3.0]
-    write(raw / "annotations/ava_train_v2.2.csv", "x,0002,0.1,0.2,1.3,0.4,3,5\n")
+    put(raw / "annotations/ava_train_v2.2.csv", "x,0002,0.1,0.2,1.3,0.4,3,5\n")
     with pytest.raises(DatasetError, match=r"line 1 has the x2 '1\.3', not a number from 0 to 1"):
         DATASETS["ava"](raw)
 
@@ -156,7 +152,7 @@ def test_activitynet(tmp_path, make_video):
     raw = tmp_path / "raw"
     make_video("raw/videos/v_sJFgo9H6zNo.mp4", 100, options={"g": "25"})
     make_video("raw/videos/V1zhqaGFY2A.webm", 50, codec="libvpx")
-    write(raw / "activity_net.v1-3.min.json", json.dumps(ACTIVITYNET))
+    put(raw / "activity_net.v1-3.min.json", ACTIVITYNET)
     report = make_shards("activitynet", raw, tmp_path / "out", workers=0, as_is=True)
     assert {split: one.counts["samples"] for split, one in report.splits.items()} == {"train": 2, "val": 1}
     manifest, found = samples(tmp_path / "out/train")
@@ -165,7 +161,7 @@ def test_activitynet(tmp_path, make_video):
         i, about = found[f"sJFgo9H6zNo:{source}"]
         assert numbers(manifest, i, raw / "videos/v_sJFgo9H6zNo.mp4") == list(range(first, stop))
         assert (about["label"], about["video"], f"{about['start']}-{about['end']}") == (label, "sJFgo9H6zNo", source)
-    write(raw / "activity_net.v1-3.min.json", json.dumps(ACTIVITYNET).replace("[0.5, 1.9]", "[3, 1]"))
+    put(raw / "activity_net.v1-3.min.json", json.dumps(ACTIVITYNET).replace("[0.5, 1.9]", "[3, 1]"))
     with pytest.raises(DatasetError, match=r"'sJFgo9H6zNo' has the segment \[3\.0, 1\.0\]; its end must be after"):
         DATASETS["activitynet"](raw)
 
@@ -176,8 +172,8 @@ def test_audiofolder_of_hugging_face(tmp_path):
     for n, split in enumerate(("train", "train", "test")):
         (raw / split / "data").mkdir(parents=True, exist_ok=True)
         write_sound(raw / split / f"data/{n}.wav", wave(8000, seed=n), 16000, "pcm_s16le")
-    write(raw / "train/metadata.csv", "file_name,transcription,speaker_id\ndata/0.wav,Hello.,7\ndata/1.wav,12,9\n")
-    write(raw / "test/metadata.csv", "file_name,transcription,speaker_id\ndata/2.wav,Bye.,7\n")
+    put(raw / "train/metadata.csv", "file_name,transcription,speaker_id\ndata/0.wav,Hello.,7\ndata/1.wav,12,9\n")
+    put(raw / "test/metadata.csv", "file_name,transcription,speaker_id\ndata/2.wav,Bye.,7\n")
     dataset = DATASETS["audio-folder"](raw)
     assert dataset.doubt == ""
     for split, sources in dataset.splits.items():
@@ -197,7 +193,7 @@ def test_imagefolder_of_hugging_face(tmp_path):
         (raw / split).mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(raw / f"{split}/{n}.png"), np.full((20, 24, 3), 40 * n, np.uint8))
         lines.append({"file_name": f"{split}/{n}.png", "bbox": [[n, 1, 2, 3]], "label": "cat" if n else "dog"})
-    write(raw / "metadata.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    put(raw / "metadata.jsonl", lines)
     make_shards("image-folder", raw, tmp_path / "out", workers=0)
     batch = next(iter(image_loader(tmp_path / "out/train", batch_size=2, fields=("bbox",), shuffle=False)))
     pictures = zip(batch.image, batch.fields["bbox"], batch.label.tolist(), strict=True)

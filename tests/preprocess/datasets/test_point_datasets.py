@@ -18,6 +18,8 @@ from maskstream.shards.errors import DatasetError
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.media.npy import read_npy
 
+from ..raw_files import labelled, put, put_all
+
 pytestmark = pytest.mark.skipif(
     not (find_spec("laspy") and find_spec("trimesh")), reason="what reads points needs the extra points"
 )
@@ -25,30 +27,13 @@ pytestmark = pytest.mark.skipif(
 TRIANGLE = "OFF3 1 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 2\n"  # ModelNet's first line, without its line break
 
 
-def put(root, name, content=TRIANGLE):
-    path = root / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if isinstance(content, np.ndarray):
-        np.save(path, content)
-    else:
-        path.write_text(content)
-    return path
-
-
-def listed(dataset):
-    return {
-        split: [(s.id, dataset.label_names[s.label] if s.label >= 0 else None) for s in sources]
-        for split, sources in dataset.splits.items()
-    }
-
-
 @pytest.mark.parametrize("base", ["", "ModelNet40/"])
 def test_modelnet40(tmp_path, base):
     for name in ("chair/train/chair_0001.off", "chair/test/chair_0002.off", "airplane/train/airplane_0001.off"):
-        put(tmp_path, base + name)
+        put(tmp_path / (base + name), TRIANGLE)
     dataset = modelnet40(tmp_path)
     assert dataset.modality == "points"
-    assert listed(dataset) == {
+    assert labelled(dataset) == {
         "train": [("airplane/train/airplane_0001.off", "airplane"), ("chair/train/chair_0001.off", "chair")],
         "val": [("chair/test/chair_0002.off", "chair")],
     }
@@ -59,9 +44,9 @@ def test_modelnet40(tmp_path, base):
 @pytest.mark.parametrize("base", ["", "ShapeNetCore.v2.PC15k/"])
 def test_the_clouds_of_shapenet(tmp_path, base):
     for name in ("03001627/train/b.npy", "03001627/test/c.npy", "02691156/train/a.npy"):
-        put(tmp_path, base + name, np.random.default_rng(0).normal(size=(20, 3)))
+        put(tmp_path / (base + name), np.random.default_rng(0).normal(size=(20, 3)))
     dataset = shapenet(tmp_path)
-    assert listed(dataset) == {
+    assert labelled(dataset) == {
         "train": [("02691156/train/a.npy", "airplane"), ("03001627/train/b.npy", "chair")],
         "test": [("03001627/test/c.npy", "chair")],
     }
@@ -72,29 +57,17 @@ def test_the_clouds_of_shapenet(tmp_path, base):
 
 def test_the_models_of_shapenet_and_their_published_splits(tmp_path):
     for name in ("03001627/aa/models/model_normalized.obj", "03001627/bb/model.obj", "02691156/cc/model.obj"):
-        put(tmp_path, name, "v 0 0 0\n")
-    assert [id for id, _ in listed(shapenet(tmp_path))["train"]] == ["02691156/cc", "03001627/aa", "03001627/bb"]
+        put(tmp_path / name, "v 0 0 0\n")
+    assert [id for id, _ in labelled(shapenet(tmp_path))["train"]] == ["02691156/cc", "03001627/aa", "03001627/bb"]
     table = "id,synsetId,subSynsetId,modelId,split\n1,03001627,1,aa,test\n2,2691156,2,cc,val\n"
-    put(tmp_path, "all.csv", table)
-    assert listed(shapenet(tmp_path)) == {"test": [("03001627/aa", "chair")], "val": [("02691156/cc", "airplane")]}
-    put(tmp_path, "all.csv", table.replace("test", "dev"))
+    put(tmp_path / "all.csv", table)
+    assert labelled(shapenet(tmp_path)) == {"test": [("03001627/aa", "chair")], "val": [("02691156/cc", "airplane")]}
+    put(tmp_path / "all.csv", table.replace("test", "dev"))
     with pytest.raises(DatasetError, match="split 'dev'"):
         shapenet(tmp_path)
-    put(tmp_path, "all.csv", "a,b\n1,2\n")
+    put(tmp_path / "all.csv", "a,b\n1,2\n")
     with pytest.raises(DatasetError, match="columns"):
         shapenet(tmp_path)
-
-
-def rows(dataset):
-    return {
-        split: [(source.id, dataset.label_names[source.label]) for source in sources]
-        for split, sources in dataset.splits.items()
-    }
-
-
-def put_all(root, **texts):
-    for name, text in texts.items():
-        put(root, name, text)
 
 
 def test_modelnet40_of_pointnet2(tmp_path):
@@ -102,13 +75,15 @@ def test_modelnet40_of_pointnet2(tmp_path):
     names = ("airplane_0001", "airplane_0627", "night_stand_0001", "night_stand_0201")
     clouds = {f"{name.rpartition('_')[0]}/{name}.txt": "0.1,0.2,0.3,0,0,1\n0.4,0.5,-0.6,0,1,0\n" for name in names}
     lists = {"modelnet40_train.txt": f"{names[0]}\n{names[2]}\n", "modelnet40_test.txt": f"{names[1]}\n{names[3]}\n"}
-    put_all(base, **clouds, **lists, **{"modelnet40_shape_names.txt": "airplane\nnight_stand\n"})
+    put_all(base, clouds | lists | {"modelnet40_shape_names.txt": "airplane\nnight_stand\n"})
     dataset = modelnet40(tmp_path)
-    assert rows(dataset) == {
+    assert labelled(dataset) == {
         "train": [("airplane/airplane_0001.txt", "airplane"), ("night_stand/night_stand_0001.txt", "night_stand")],
         "val": [("airplane/airplane_0627.txt", "airplane"), ("night_stand/night_stand_0201.txt", "night_stand")],
     }
-    points = read_npy(PointEncoder().encode(dataset.splits["train"][0]).members["points.npy"].data)
+    made = dataset.encoder.encode(dataset.splits["train"][0])
+    assert made.meta["columns"] == ["x", "y", "z", "normal_x", "normal_y", "normal_z"]
+    points = read_npy(made.members["points.npy"].data)
     np.testing.assert_allclose(np.sort(points[:, 2]), [-0.6, 0.3], rtol=1e-6)
     assert points.shape == (2, 6)
     (base / "airplane/airplane_0001.txt").write_text("0.1,0.2,hello\n")
@@ -122,7 +97,7 @@ def test_modelnet40_of_15000_points(tmp_path):
         path.parent.mkdir(parents=True)
         np.save(path, np.zeros((5, 3), np.float32))
     dataset = modelnet40(tmp_path)
-    assert rows(dataset)["val"] == [("chair/test/chair_0900.npy", "chair"), ("sofa/test/sofa_0700.npy", "sofa")]
+    assert labelled(dataset)["val"] == [("chair/test/chair_0900.npy", "chair"), ("sofa/test/sofa_0700.npy", "sofa")]
     assert dataset.splits["train"][0].meta == {"rows": "published"}
 
 
@@ -130,9 +105,9 @@ def test_modelnet40_of_15000_points(tmp_path):
 def test_shapenet55_as_point_mae_reads_it(tmp_path, name, lists):
     base = tmp_path / "data" / "ShapeNet55-34"
     train, test = "02691156-1a04e3eab45ca15dd86060f189eb133.npy", "03001627-1006be65e7bc937e9141f9b58470d646.npy"
-    put_all(base, **{f"{lists}/train.txt": f"{train}\n03001627-a.npy\n", f"{lists}/test.txt": f"{test}\n"})
-    put_all(base, **{f"shapenet_pc/{name}": "" for name in (train, test, "03001627-a.npy")})
-    assert rows(DATASETS[name](tmp_path)) == {
+    put_all(base, {f"{lists}/train.txt": f"{train}\n03001627-a.npy\n", f"{lists}/test.txt": f"{test}\n"})
+    put_all(base, {f"shapenet_pc/{name}": "" for name in (train, test, "03001627-a.npy")})
+    assert labelled(DATASETS[name](tmp_path)) == {
         "train": [(train, "airplane"), ("03001627-a.npy", "chair")],
         "val": [(test, "chair")],
     }
@@ -143,21 +118,21 @@ def test_shapenet55_as_point_mae_reads_it(tmp_path, name, lists):
 
 def test_shapenetpart_as_published(tmp_path):
     base = tmp_path / "shapenetcore_partanno_segmentation_benchmark_v0_normal"
-    put_all(base, **{"synsetoffset2category.txt": "Airplane\t02691156\nBag\t02773838\n"})
+    put_all(base, {"synsetoffset2category.txt": "Airplane\t02691156\nBag\t02773838\n"})
     cloud = "0.1 0.2 0.3 0.0 0.0 1.0 0.000000\n0.4 0.5 0.9 0.0 1.0 0.0 2.000000\n"
     for split, name in (("train", "02691156/1a04"), ("val", "02773838/a"), ("test", "02773838/b")):
-        put_all(base, **{f"{name}.txt": cloud})
+        put_all(base, {f"{name}.txt": cloud})
         entries = json.dumps([f"shape_data/{name}"])
-        put_all(base, **{f"train_test_split/shuffled_{split}_file_list.json": entries})
+        put_all(base, {f"train_test_split/shuffled_{split}_file_list.json": entries})
     dataset = DATASETS["shapenetpart"](tmp_path)
-    assert rows(dataset) == {
+    assert labelled(dataset) == {
         "train": [("02691156/1a04", "Airplane")],
         "val": [("02773838/a", "Bag")],
         "test": [("02773838/b", "Bag")],
     }
     points = read_npy(PointEncoder().encode(dataset.splits["val"][0]).members["points.npy"].data)
     assert points[:, 6].max() == 2  # the part
-    put_all(base, **{"train_test_split/shuffled_val_file_list.json": '["shape_data/0123/x"]'})
+    put_all(base, {"train_test_split/shuffled_val_file_list.json": '["shape_data/0123/x"]'})
     with pytest.raises(DatasetError, match="from an unknown synset"):
         DATASETS["shapenetpart"](tmp_path)
 
@@ -185,8 +160,8 @@ def test_large_tiles_are_cut_into_blocks_that_share_no_point(tmp_path):
     assert sum(sizes) == 5000
     assert max(sizes) < 900
     assert len({source.id for source in cut}) == len(cut)
-    assert listed(las(tmp_path)) == {"train": [("train/city/a.laz", "city")]}
-    put(tmp_path, "train/city/b.las", "LASF" + "x" * 400)
+    assert labelled(las(tmp_path)) == {"train": [("train/city/a.laz", "city")]}
+    put(tmp_path / "train/city/b.las", "LASF" + "x" * 400)
     assert [source.id for source in las(tmp_path).splits["train"]] == ["train/city/a.laz", "train/city/b.las"]
 
 
@@ -227,10 +202,10 @@ def test_chunks_of_a_tile_are_the_tile(tmp_path, monkeypatch):
 
 def test_a_folder_of_all_kinds_becomes_shards_and_rejects(tmp_path):
     root = tmp_path / "raw"
-    put(root, "train/a/cloud.npy", np.random.default_rng(0).normal(size=(20, 3)))
-    put(root, "train/b/mesh.off")
+    put(root / "train/a/cloud.npy", np.random.default_rng(0).normal(size=(20, 3)))
+    put(root / "train/b/mesh.off", TRIANGLE)
     tile(root, "train/b/tile.laz", 50)
-    put(root, "train/b/one.npy", np.ones((1, 3)))
+    put(root / "train/b/one.npy", np.ones((1, 3)))
     assert len(points_folder(root).splits["train"]) == 4
     report = make_shards("points-folder", root, tmp_path / "out", workers=0, max_rejects=1)
     assert report.splits["train"].counts["rejects"] == 1
@@ -240,9 +215,9 @@ def test_a_folder_of_all_kinds_becomes_shards_and_rejects(tmp_path):
 
 
 def test_files_that_are_not_read_are_named_with_what_to_do(tmp_path):
-    put(tmp_path, "train/a/cloud.xyz", "1 2 3\n4 5 6\n")
-    put(tmp_path, "train/b/cloud.PTX", "")
-    put(tmp_path, "train/b/cloud.txt", "1 2 3\n4 5 6\n")
+    put(tmp_path / "train/a/cloud.xyz", "1 2 3\n4 5 6\n")
+    put(tmp_path / "train/b/cloud.PTX", "")
+    put(tmp_path / "train/b/cloud.txt", "1 2 3\n4 5 6\n")
     found = points_folder(tmp_path)
     assert [source.id for source in found.splits["train"]] == ["train/a/cloud.xyz"]
     assert found.doubt == (
@@ -252,18 +227,9 @@ def test_files_that_are_not_read_are_named_with_what_to_do(tmp_path):
     )
     found = points_folder(tmp_path, txt=True)
     assert [source.id for source in found.splits["train"]] == ["train/a/cloud.xyz", "train/b/cloud.txt"]
-    put(tmp_path / "meshes", "a.gltf", "{}")
+    put(tmp_path / "meshes" / "a.gltf", "{}")
     with pytest.raises(DatasetError, match=r"1 file in .* would be ignored \(a.gltf\): save meshes as PLY, OBJ or GLB"):
         mesh_folder(tmp_path / "meshes")
-
-
-def test_sets_whose_columns_are_known_have_their_names(tmp_path):
-    put(tmp_path, "modelnet40_normal_resampled/modelnet40_train.txt", "chair_0001\n")
-    put(tmp_path, "modelnet40_normal_resampled/modelnet40_test.txt", "chair_0001\n")
-    put(tmp_path, "modelnet40_normal_resampled/chair/chair_0001.txt", "1,2,3,0,0,1\n4,5,6,1,0,0\n")
-    found = modelnet40(tmp_path)
-    made = found.encoder.encode(found.splits["train"][0])
-    assert made.meta["columns"] == ["x", "y", "z", "normal_x", "normal_y", "normal_z"]
 
 
 @pytest.mark.parametrize("build", [modelnet40, shapenet, las, points_folder])

@@ -7,11 +7,7 @@ import pytest
 from maskstream.preprocess import DATASETS
 from maskstream.shards.errors import DatasetError
 
-
-def with_files(root, *names):
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).touch()
+from ..raw_files import touch
 
 
 def rows(dataset):
@@ -20,7 +16,7 @@ def rows(dataset):
 
 @pytest.mark.parametrize("between", [" ", ",", "\t", ", "])
 def test_a_list_of_paths_and_labels(tmp_path, between):
-    with_files(tmp_path, "a b/one 3.mp4", "two.mp4", "three.webm")
+    touch(tmp_path, "a b/one 3.mp4", "two.mp4", "three.webm")
     (tmp_path / "k710_train.csv").write_text(f"a b/one 3.mp4{between}4\n{tmp_path / 'two.mp4'}{between}0\n")
     (tmp_path / "annotations").mkdir()
     (tmp_path / "annotations" / "val.txt").write_text(f"three.webm{between}2\n")
@@ -33,7 +29,7 @@ def test_a_list_of_paths_and_labels(tmp_path, between):
 def test_kinetics_710_has_one_list_over_three_sets_and_a_map_of_labels(tmp_path):
     """As VideoMAE V2 keeps it: the line of a name is its label, which videos of all three sets share."""
     videos = ("k400/train/a_000001_000011.mp4", "k600/train/b_000002_000012.mp4", "k700/val/c_000003_000013.mp4")
-    with_files(tmp_path, *videos)
+    touch(tmp_path, *videos)
     (tmp_path / "k710_train.csv").write_text(f"{videos[0]} 0\n{videos[1]} 2\n")
     (tmp_path / "k710_val.csv").write_text(f"{videos[2]} 0\n")
     (tmp_path / "label_map_k710.txt").write_text("riding a bike\nmarching\ndodgeball\n")
@@ -46,7 +42,7 @@ def test_kinetics_710_has_one_list_over_three_sets_and_a_map_of_labels(tmp_path)
 
 
 def test_whole_videos_without_labels(tmp_path):
-    with_files(tmp_path, "one.mp4", "two.mp4")
+    touch(tmp_path, "one.mp4", "two.mp4")
     (tmp_path / "train.csv").write_text("one.mp4 0 -1\ntwo.mp4 0 -1\n")
     found = DATASETS["video-list"](tmp_path)
     assert rows(found) == {"train": [("one.mp4", -1), ("two.mp4", -1)]}
@@ -65,7 +61,7 @@ def test_whole_videos_without_labels(tmp_path):
     ],
 )
 def test_a_wrong_list_names_its_line(tmp_path, text, says):
-    with_files(tmp_path, "one.mp4")
+    touch(tmp_path, "one.mp4")
     (tmp_path / "train.csv").write_text(text)
     with pytest.raises(DatasetError) as caught:
         DATASETS["video-list"](tmp_path)
@@ -73,7 +69,7 @@ def test_a_wrong_list_names_its_line(tmp_path, text, says):
 
 
 def test_a_path_in_two_splits_and_two_lists_of_a_split_are_refused(tmp_path):
-    with_files(tmp_path, "one.mp4")
+    touch(tmp_path, "one.mp4")
     for name in ("train.csv", "val.csv"):
         (tmp_path / name).write_text("one.mp4 1\n")
     with pytest.raises(DatasetError, match=r"val\.csv: line 1 has the same path as .*train\.csv: line 1"):
@@ -90,7 +86,7 @@ CLASSES = 'index,mid,display_name\n0,/m/09x0r,"Speech"\n1,/m/04rlf,"Music"\n2,/m
 
 
 def test_audio_lists_in_json(tmp_path):
-    with_files(tmp_path, "wav/a.wav", "wav/b.wav")
+    touch(tmp_path, "wav/a.wav", "wav/b.wav")
     (tmp_path / "class_labels_indices.csv").write_text(CLASSES)
     (tmp_path / "audioset_train.json").write_text(
         json.dumps({"data": [{"wav": "wav/a.wav", "labels": "/m/0bt9lr,/m/09x0r"}]})
@@ -121,7 +117,7 @@ def test_wrong_audio_lists_are_said(tmp_path, data, says):
 
 
 def test_audioset_with_its_lists_in_metadata(tmp_path):
-    with_files(tmp_path, "train/-0RWZT-miFs.wav", "eval/YsmjuInkvt_0.wav")
+    touch(tmp_path, "train/-0RWZT-miFs.wav", "eval/YsmjuInkvt_0.wav")
     (tmp_path / "metadata").mkdir()
     (tmp_path / "metadata/class_labels_indices.csv").write_text(CLASSES)
     head = "# Segments csv created Sun Mar  5 10:54:31 2017\n# YTID, start_seconds, end_seconds, positive_labels\n"

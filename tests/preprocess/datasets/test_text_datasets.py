@@ -1,7 +1,5 @@
 """Raw datasets of texts: lines, rows and files."""
 
-import json
-
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -10,33 +8,23 @@ from maskstream.preprocess.datasets.documents import jsonl, parquet_text
 from maskstream.preprocess.datasets.folder import txt
 from maskstream.shards.errors import DatasetError
 
-
-def write(path, *lines):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-
-
-def listed(dataset):
-    return {
-        split: [(s.id, dataset.label_names[s.label] if s.label >= 0 else None) for s in sources]
-        for split, sources in dataset.splits.items()
-    }
+from ..raw_files import labelled, put
 
 
 def test_splits_by_line_by_file_and_by_folder(tmp_path):
-    write(tmp_path / "train.jsonl", {"text": "a", "label": "x"}, {"text": "b", "split": "val", "label": "y"})
-    write(tmp_path / "validation" / "0.jsonl", {"text": "c"})
-    write(tmp_path / "other.jsonl", {"text": "d", "id": 7})
+    put(tmp_path / "train.jsonl", [{"text": "a", "label": "x"}, {"text": "b", "split": "val", "label": "y"}])
+    put(tmp_path / "validation" / "0.jsonl", [{"text": "c"}])
+    put(tmp_path / "other.jsonl", [{"text": "d", "id": 7}])
     dataset = jsonl(tmp_path)
     assert (dataset.name, dataset.modality, dataset.label_names) == ("jsonl", "text", ("x", "y"))
-    assert listed(dataset) == {
+    assert labelled(dataset) == {
         "train": [("7", None), ("train.jsonl:1", "x")],
         "val": [("train.jsonl:2", "y"), ("validation/0.jsonl:1", None)],
     }
 
 
 def test_labels_that_are_numbers_keep_their_value(tmp_path):
-    write(tmp_path / "a.jsonl", {"text": "a", "label": 2}, {"text": "b", "label": 0})
+    put(tmp_path / "a.jsonl", [{"text": "a", "label": 2}, {"text": "b", "label": 0}])
     dataset = jsonl(tmp_path)
     assert dataset.label_names == ("0", "1", "2")
     assert [s.label for s in dataset.splits["train"]] == [2, 0]
@@ -44,7 +32,7 @@ def test_labels_that_are_numbers_keep_their_value(tmp_path):
 
 def test_rows_of_parquet_files(tmp_path):
     pq.write_table(pa.table({"text": ["a", "b"], "label": ["x", "y"]}), tmp_path / "val.parquet")
-    assert listed(parquet_text(tmp_path)) == {"val": [("val.parquet:0", "x"), ("val.parquet:1", "y")]}
+    assert labelled(parquet_text(tmp_path)) == {"val": [("val.parquet:0", "x"), ("val.parquet:1", "y")]}
     pq.write_table(pa.table({"words": ["a"]}), tmp_path / "val.parquet")
     with pytest.raises(DatasetError, match="needs a column 'text', got words"):
         parquet_text(tmp_path)
@@ -53,7 +41,7 @@ def test_rows_of_parquet_files(tmp_path):
 def test_a_folder_of_files(tmp_path):
     (tmp_path / "train" / "cat").mkdir(parents=True)
     (tmp_path / "train" / "cat" / "a.txt").write_text("a")
-    assert listed(txt(tmp_path)) == {"train": [("train/cat/a.txt", "cat")]}
+    assert labelled(txt(tmp_path)) == {"train": [("train/cat/a.txt", "cat")]}
 
 
 @pytest.mark.parametrize(
@@ -71,13 +59,13 @@ def test_a_folder_of_files(tmp_path):
     ],
 )
 def test_lines_that_cannot_be_listed(tmp_path, line, message):
-    write(tmp_path / "a.jsonl", line)
+    put(tmp_path / "a.jsonl", [line])
     with pytest.raises(DatasetError, match=message):
         jsonl(tmp_path)
 
 
 def test_names_and_numbers_do_not_mix_and_something_must_be_there(tmp_path):
-    write(tmp_path / "a.jsonl", {"text": "a", "label": 2}, {"text": "b", "label": "x"})
+    put(tmp_path / "a.jsonl", [{"text": "a", "label": 2}, {"text": "b", "label": "x"}])
     said = r"'x' in .*a\.jsonl, line or row 2 and 2 in .*a\.jsonl, line or row 1\. Use one kind"
     with pytest.raises(DatasetError, match=said):
         jsonl(tmp_path)

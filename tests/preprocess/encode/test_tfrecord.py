@@ -17,6 +17,8 @@ from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.verify import verify
 from maskstream.shards.media.mesh_members import read_mesh
 
+from ...damaged_files import flip
+
 T, V = 7, 5
 FORMS = {
     "cylinder_flow": ("cells:3", "mesh_pos:2", "node_type:1", "velocity:2", "pressure:1"),
@@ -103,9 +105,7 @@ def test_records_and_their_checksums(tmp_path):
 def test_a_flipped_bit_is_found(tmp_path, at, says):
     root = written(tmp_path / "raw", "airfoil", train=2)
     path = root / "train.tfrecord"
-    data = bytearray(path.read_bytes())
-    data[at] ^= 4
-    path.write_bytes(data)
+    flip(path, at, 4)
     if at < 12:
         with pytest.raises(DatasetError, match=says):
             DATASETS["meshgraphnets"](root)

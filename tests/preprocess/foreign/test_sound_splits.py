@@ -21,6 +21,7 @@ from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.sample import Sample
 from maskstream.shards.format.verify import verify
 
+from ...damaged_files import flip
 from ...pipelines.recording import check_what_is_read, recorded
 from ...splits import write_samples
 from ..encode.sounds import wave, write_sound
@@ -154,9 +155,7 @@ def test_verify_notices_what_changed_after_indexing(split, tmp_path, suffix):
     folder = tmp_path / "copy"
     shutil.copytree(split, folder)
     path = folder / f"x-1{suffix}"
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
+    flip(path)
     assert any(problem.startswith("x-1.tar: ") for problem in verify(folder).problems)
     path.unlink()
     assert any("cannot be read" in one or "is missing" in one for one in verify(folder).problems)

@@ -25,6 +25,7 @@ from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.verify import verify
 from maskstream.shards.media.gops import candidates
 
+from ...damaged_files import flip
 from ...pipelines.recording import check_what_is_read, recorded
 from ...web_server import serving
 from .foreign_tars import write_tar
@@ -169,9 +170,7 @@ def test_verify_notices_what_changed_after_indexing(split, tmp_path, suffix):
     folder = tmp_path / "copy"
     shutil.copytree(split, folder)
     path = folder / f"a-000{suffix}"
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
+    flip(path)
     assert any(problem.startswith("a-000.tar: ") for problem in verify(folder).problems)
     path.unlink()
     assert any("cannot be read" in one or "is missing" in one for one in verify(folder).problems)
@@ -208,9 +207,7 @@ def test_the_index_may_lie_elsewhere_and_is_the_same_at_any_number_of_workers(ta
     manifest = Manifest.load(tmp_path / "moved/index0")
     name, offset, size = manifest.member(0, "video")
     path = manifest.folder / name
-    data = bytearray(path.read_bytes())
-    data[offset + size // 2] ^= 1
-    path.write_bytes(data)
+    flip(path, offset + size // 2)
     with pytest.raises(StoreError, match="differ from what was written"):
         manifest.store.read(name, offset, size)
 

@@ -22,7 +22,7 @@ class Told(Progress):
     """Keeps what it is told; `stop_after` clips it interrupts."""
 
     def __init__(self, stop_after=None):
-        self.n_sources, self.phases, self.words, self.stop_after = 0, [], [], stop_after
+        self.n_sources, self.phases, self.words, self.tallies, self.stop_after = 0, [], [], [], stop_after
 
     def phase(self, name, total, done=0, unit="clips"):
         self.phases.append((name, total, done))
@@ -32,6 +32,9 @@ class Told(Progress):
             self.n_sources += units
             if self.n_sources == self.stop_after:
                 raise KeyboardInterrupt
+
+    def tally(self, what, count=1):
+        self.tallies += [what] * count
 
     def say(self, text):
         self.words.append(text)

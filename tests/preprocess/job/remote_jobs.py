@@ -20,9 +20,10 @@ from maskstream.shards.format.dataset import DATASET_JSON
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.records import JOB, RECORDS
 from maskstream.shards.format.verify import verify
-from maskstream.shards.progress import Progress
 from maskstream.shards.stores.output import Location, open_output, within
 from maskstream.shards.stores.remote_output import PROBE, RemoteOutput
+
+from .folder_job import Told
 
 N_IMAGES, SHARD = 11, 2
 SPLIT = "train"
@@ -50,25 +51,6 @@ def contents(out: Location) -> dict[str, str]:
     output = open_output(within(out, SPLIT))
     names = [name for name in output.names() if not name.startswith(f"{RECORDS}/")]
     return {name: hashlib.sha256(output.whole(name, 1 << 30) or b"").hexdigest() for name in names}
-
-
-class Stopping(Progress):
-    """Counts the sources that are encoded, and interrupts after some."""
-
-    def __init__(self, stop_after: int | None = None) -> None:
-        self.n_sources, self.stop_after, self._name = 0, stop_after, ""
-
-    def phase(self, name: str, total: int, done: int = 0, unit: str = "clips") -> None:
-        self._name = name
-
-    def advance(self, units: int) -> None:
-        if self._name == "encode":
-            self.n_sources += units
-            if self.n_sources == self.stop_after:
-                raise KeyboardInterrupt
-
-    def say(self, text: str) -> None:
-        pass
 
 
 class RemoteJobs:
@@ -101,7 +83,7 @@ class RemoteJobs:
 
     def test_what_is_finished_stays(self, raw: Path, place: str) -> None:
         run(raw, place)
-        told = Stopping()
+        told = Told()
         assert run(raw, place, progress=told).splits[SPLIT].state == "already finished"
         assert told.n_sources == 0
         with pytest.raises(ResumeError, match=r"samples_per_shard: saved 2, here 3"):
@@ -109,11 +91,11 @@ class RemoteJobs:
 
     def test_an_interrupted_run_continues(self, raw: Path, place: str, wanted: dict[str, str]) -> None:
         with pytest.raises(KeyboardInterrupt):
-            run(raw, place, progress=Stopping(5))
+            run(raw, place, progress=Told(5))
         output = open_output(f"{place}/{SPLIT}")
         assert output.size(DATASET_JSON) is None
         assert len([name for name in output.names(f"{RECORDS}/") if name.endswith(".record")]) == 2
-        told = Stopping()
+        told = Told()
         assert run(raw, place, progress=told).splits[SPLIT].state == "continued"
         assert told.n_sources == N_IMAGES - 4
         assert contents(place) == wanted
@@ -125,7 +107,7 @@ class RemoteJobs:
         run(raw, place)
         output = open_output(f"{place}/{SPLIT}")
         output.remove([f"image-folder-000001{suffix}", DATASET_JSON])
-        told = Stopping()
+        told = Told()
         run(raw, place, progress=told)
         assert told.n_sources == SHARD
         assert contents(place) == wanted
@@ -137,7 +119,7 @@ class RemoteJobs:
         data = bytearray(output.whole(name, 1 << 30) or b"")
         data[len(data) // 2] ^= 1
         output.publish(name, bytes(data))
-        told = Stopping()
+        told = Told()
         assert run(raw, place, progress=told).splits[SPLIT].state == "continued"
         assert told.n_sources == 0
         assert contents(place) == wanted
@@ -145,7 +127,7 @@ class RemoteJobs:
     def test_overwriting_starts_over(self, raw: Path, place: str, wanted: dict[str, str]) -> None:
         run(raw, place, samples_per_shard=3)
         open_output(f"{place}/{SPLIT}").publish("notes.txt", b"mine")
-        told = Stopping()
+        told = Told()
         run(raw, place, overwrite=True, progress=told)
         assert told.n_sources == N_IMAGES
         found = contents(place)
@@ -154,7 +136,7 @@ class RemoteJobs:
 
     def test_changed_sources_are_refused(self, raw: Path, place: str) -> None:
         with pytest.raises(KeyboardInterrupt):
-            run(raw, place, progress=Stopping(7))
+            run(raw, place, progress=Told(7))
         for path in raw.rglob("*.png"):
             path.write_bytes(path.read_bytes() + b"more")
         with pytest.raises(ResumeError, match=rf"{place}/train: 6 of 11 sources changed"):
@@ -164,7 +146,7 @@ class RemoteJobs:
         run(raw, place)
         [broken] = [path for path in raw.rglob("*.png") if path.stat().st_size == 1000]
         cv2.imwrite(str(broken), np.zeros((40, 40, 3), np.uint8))
-        told = Stopping()
+        told = Told()
         report = run(raw, place, retry_rejects=True, progress=told)
         assert told.n_sources in (SHARD, N_IMAGES % SHARD)
         assert (report.splits[SPLIT].counts["samples"], report.splits[SPLIT].counts["rejects"]) == (N_IMAGES, 0)
@@ -217,12 +199,12 @@ class RemoteJobs:
             removed.extend(name for name in names if name != PROBE)
             remove(output, names)
 
-        class Overtaken(Stopping):
+        class Overtaken(Told):
             later: JobReport | None = None
 
             def advance(self, units: int) -> None:
                 super().advance(units)
-                if self._name == phase and self.later is None and (self.n_sources > SHARD):
+                if self.phases[-1][0] == phase and self.later is None and (self.n_sources > SHARD):
                     self.later = run(raw, place)
 
         monkeypatch.setattr(RemoteOutput, "remove", noted)
@@ -238,7 +220,7 @@ class RemoteJobs:
         run(raw, tmp_path / "other", max_rejects=1)
         other = json.loads((tmp_path / "other/train/dataset.json").read_bytes())
 
-        class Racing(Stopping):
+        class Racing(Told):
             def advance(self, units: int) -> None:
                 super().advance(units)
                 if self.n_sources == N_IMAGES - 1:
@@ -250,7 +232,7 @@ class RemoteJobs:
 
     def test_a_run_that_may_still_write_is_named(self, raw: Path, place: str, caplog: pytest.LogCaptureFixture) -> None:
         with pytest.raises(KeyboardInterrupt):
-            run(raw, place, progress=Stopping(5))
+            run(raw, place, progress=Told(5))
         output = open_output(f"{place}/{SPLIT}")
         job = json.loads(output.whole(f"{RECORDS}/{JOB}", 1 << 20) or b"")
         assert job["writer"].startswith("process ")

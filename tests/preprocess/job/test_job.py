@@ -152,6 +152,8 @@ def test_missing_files_count_as_rejects(make_video, tmp_path):
     (tmp_path / "raw/videos.csv").write_text("path\nx.mp4\ny.mp4\nz.mp4\n")
     with pytest.raises(DatasetError, match=r"2 of 3 .*2 of them are missing.*missing: there is no file \(2\)"):
         run(tmp_path / "raw", tmp_path / "out", max_rejects=0.6)
+    counts = run(tmp_path / "raw", tmp_path / "out", max_rejects=0.7).splits["train"].counts
+    assert (counts["samples"], counts["rejected"]) == (1, {"missing": 2})
 
 
 def test_nothing_usable(tmp_path):
@@ -166,13 +168,6 @@ def test_a_shard_of_rejects_is_not_written(raw, tmp_path):
     report = run(raw, tmp_path / "out", samples_per_shard=1)
     assert report.splits["train"].counts["shards"] == 10
     assert verify(tmp_path / "out/train").ok
-
-
-def test_missing_files_are_rejects(make_video, tmp_path):
-    make_video("raw/x.mp4", 4)
-    (tmp_path / "raw/videos.csv").write_text("path,label\nx.mp4,cat\ny.mp4,cat\n")
-    counts = run(tmp_path / "raw", tmp_path / "out").splits["train"].counts
-    assert (counts["samples"], counts["rejected"]) == (1, {"missing": 1})
 
 
 def test_arguments(tmp_path):

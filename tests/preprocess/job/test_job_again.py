@@ -14,6 +14,7 @@ from maskstream.shards.errors import BusyError, DatasetError, OutageError, Resum
 from maskstream.shards.format.records import RECORDS, Records
 from maskstream.shards.stores.local_files import sole_writer
 
+from ...damaged_files import flip
 from .folder_job import Told, contents, run
 
 
@@ -155,9 +156,7 @@ def test_a_damaged_index_is_written_again_without_encoding(name, raw, tmp_path):
     run(raw, tmp_path / "whole")
     shutil.copytree(tmp_path / "whole", tmp_path / "out")
     path = tmp_path / "out/train" / name
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
+    flip(path)
     told = Told()
     report = run(raw, tmp_path / "out", progress=told)
     assert (report.splits["train"].state, told.n_sources) == ("continued", 0)

@@ -9,10 +9,10 @@ import pytest
 from maskstream.preprocess.job.plan import JobPart
 from maskstream.shards.errors import BusyError, ResumeError, UnfinishedError
 from maskstream.shards.format.records import RECORDS
-from maskstream.shards.progress import Progress
 from maskstream.shards.stores.local_files import LOCK, joint_writer
 
 from ...attacks.shard_kills import contents, pictures
+from .folder_job import Told
 from .picture_job import run
 
 N_SHARDS = 6
@@ -28,18 +28,6 @@ def raw(tmp_path):
 def whole(raw, tmp_path):
     run(raw, tmp_path / "whole")
     return contents(tmp_path / "whole")
-
-
-class Stopped(Progress):
-    """Interrupts a run after so many sources."""
-
-    def __init__(self, after):
-        self.left = after
-
-    def advance(self, units):
-        self.left -= units
-        if self.left <= 0:
-            raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 100])
@@ -68,7 +56,7 @@ def test_parts_of_other_numbers_write_the_bytes_of_one_run(raw, whole, tmp_path)
     )
     assert not (out / "train/dataset.json").exists()
     with pytest.raises(KeyboardInterrupt):
-        run(raw, out, part=(1, 2), progress=Stopped(after=4))
+        run(raw, out, part=(1, 2), progress=Told(stop_after=4))
     with pytest.raises(UnfinishedError, match=r"3 of 6 shards are not written yet: .*000002.*000003.*000005"):
         run(raw, out, finish=True)
     assert run(raw, out, part=(1, 1)).n_sources == 9

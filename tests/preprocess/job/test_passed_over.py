@@ -5,15 +5,8 @@ import numpy as np
 import pytest
 
 from maskstream.preprocess import make_shards
-from maskstream.shards.progress import Progress
 
-
-class Told(Progress):
-    def __init__(self) -> None:
-        self.messages: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.messages.append(text)
+from .folder_job import Told
 
 
 @pytest.mark.parametrize("dataset", ["image-folder", "still-folder", "imagefolder", "image-text-folder"])
@@ -30,7 +23,7 @@ def test_files_that_are_not_read_are_counted_by_suffix(tmp_path, dataset):
     told = Told()
     report = make_shards(dataset, tmp_path / "raw", tmp_path / "out", workers=0, progress=told)
     assert report.n_sources == 2
-    assert told.messages == [f"{dataset} does not read 3 files: 2 .gif, 1 without a suffix"]
+    assert told.words == [f"{dataset} does not read 3 files: 2 .gif, 1 without a suffix"]
 
 
 def test_nothing_is_told_where_every_file_is_read(tmp_path):
@@ -39,4 +32,4 @@ def test_nothing_is_told_where_every_file_is_read(tmp_path):
         cv2.imwrite(str(tmp_path / "raw" / f"{name}.png"), np.eye(64, dtype=np.uint8) * 255)
     told = Told()
     make_shards("image-folder", tmp_path / "raw", tmp_path / "out", workers=0, as_is=True, progress=told)
-    assert told.messages == []
+    assert told.words == []

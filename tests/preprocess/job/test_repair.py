@@ -11,11 +11,12 @@ from maskstream.shards.errors import ResumeError, ShardError
 from maskstream.shards.format.dataset import read_dataset_json
 from maskstream.shards.format.rejects import read_rejects
 from maskstream.shards.format.verify import verify
-from maskstream.shards.progress import Progress
 from maskstream.shards.stores.local import LocalStore
 
 from ...attacks.shard_kills import N_IMAGES, contents, pictures
 from ...cli.test_cli import run as cli
+from ...damaged_files import flip
+from .folder_job import Told
 from .picture_job import run
 
 
@@ -36,20 +37,6 @@ def raw(made):
 def out(made, tmp_path):
     shutil.copytree(made / "out", tmp_path / "out")
     return tmp_path / "out"
-
-
-def flip(path):
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
-
-
-class Told(Progress):
-    def __init__(self):
-        self.phases = []
-
-    def phase(self, name, total, done=0, unit="sources"):
-        self.phases.append((name, total, done))
 
 
 def test_a_whole_split_is_left(raw, out):

@@ -12,10 +12,10 @@ from maskstream.preprocess.job.task import WrittenShard
 from maskstream.preprocess.raw import files as raw_files
 from maskstream.shards.format.records import RECORDS
 from maskstream.shards.format.sample import DatasetInfo, Reject
-from maskstream.shards.progress import Progress
 
 from ...attacks.processes import workers_of
 from ...attacks.shard_kills import N_IMAGES, pictures
+from .folder_job import Told
 from .picture_job import run
 
 
@@ -27,14 +27,6 @@ def raw(tmp_path):
 
 def report(out):
     return json.loads((out / "train" / RECORDS / "report.json").read_bytes())
-
-
-class Told(Progress):
-    def __init__(self):
-        self.tallies = []
-
-    def tally(self, what, count=1):
-        self.tallies += [what] * count
 
 
 def test_parts_on_two_machines(raw, tmp_path, monkeypatch):

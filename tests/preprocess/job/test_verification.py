@@ -14,6 +14,7 @@ from maskstream.shards.format.verify import verify
 from maskstream.shards.progress import Progress
 
 from ...attacks.shard_kills import pictures
+from ...damaged_files import flip
 
 
 @pytest.fixture(scope="module")
@@ -28,9 +29,7 @@ def damaged(split, folder):
     """A copy with a flipped byte in one tar, another tar cut off, an idx gone and a foreign tar."""
     shutil.copytree(split, folder)
     tars = sorted(folder.glob("*.tar"))
-    data = bytearray(tars[1].read_bytes())
-    data[2000] ^= 1
-    tars[1].write_bytes(data)
+    flip(tars[1], 2000)
     tars[3].write_bytes(tars[3].read_bytes()[:-700])
     tars[4].with_suffix(".idx").unlink()
     (folder / "x.tar").touch()

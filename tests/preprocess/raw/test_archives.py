@@ -1,12 +1,10 @@
 """Raw data in archives: the sources, and the bytes of the shards, are those of the same data unpacked."""
 
 import gzip
-import io
 import json
 import os
 import shutil
 import tarfile
-import zipfile
 from contextlib import closing
 from functools import partial
 
@@ -24,32 +22,9 @@ from maskstream.preprocess.source import Source
 from maskstream.shards.errors import DatasetError, OutageError
 
 from ..encode.sounds import wave, write_sound
+from ..raw_files import put, put_all, tar_of, zip_of
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory, monkeypatch):
-    folder = tmp_path_factory.mktemp("cache")
-    monkeypatch.setenv("MASKSTREAM_CACHE", str(folder))
-    return folder
-
-
-def pack(path, files, mode="w:gz", mtime=1_000_000_000):
-    """A tar of `files`, name to bytes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, mode) as tar:
-        for name, data in files.items():
-            info = tarfile.TarInfo(name)
-            info.size, info.mtime = len(data), mtime
-            tar.addfile(info, io.BytesIO(data))
-    return path
-
-
-def pack_zip(path, files):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
-        for name, data in files.items():
-            packed.writestr(name, data)
-    return path
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 def sources(dataset, root):
@@ -74,7 +49,7 @@ def own_dataset(name, lists=None):
 
 
 def test_a_dataset_of_your_own_declares_that_it_may_stay_in_archives(tmp_path):
-    pack(tmp_path / "raw.tar", {"list.csv": b"one.mp4 two.mp4", "one.mp4": b"1", "two.mp4": b"2"})
+    put(tmp_path / "raw.tar", tar_of({"list.csv": b"one.mp4 two.mp4", "one.mp4": b"1", "two.mp4": b"2"}, "w:gz"))
     for listing in (own_dataset("mine", [".csv"]), partial(own_dataset("mine", [".csv"]))):
         with open_raw_tree(tmp_path) as tree:
             found = find_dataset(tree, listing)
@@ -91,16 +66,13 @@ HEAD = "label,youtube_id,time_start,time_end,split\n"
 
 
 def test_kinetics_parts_as_cvdf_publishes_them(tmp_path):
-    pack(tmp_path / "k400_targz/train/part_0.tar.gz", {"./aaaaaaaaaaa_000001_000011.mp4": b"a" * 9000})
-    pack(tmp_path / "k400_targz/train/part_1.tar.gz", {"./bbbbbbbbbbb_000000_000010.mp4": b"broken"})
-    pack(tmp_path / "k400_targz/val/part_0.tar.gz", {"./ccccccccccc_000005_000015.mp4": b"c"})
+    put(tmp_path / "k400_targz/train/part_0.tar.gz", tar_of({"./aaaaaaaaaaa_000001_000011.mp4": b"a" * 9000}, "w:gz"))
+    put(tmp_path / "k400_targz/train/part_1.tar.gz", tar_of({"./bbbbbbbbbbb_000000_000010.mp4": b"broken"}, "w:gz"))
+    put(tmp_path / "k400_targz/val/part_0.tar.gz", tar_of({"./ccccccccccc_000005_000015.mp4": b"c"}, "w:gz"))
     repaired = {"replacement_for_corrupted_k400/bbbbbbbbbbb_000000_000010.mp4": b"repaired"}
-    pack(tmp_path / "k400_targz/replacement/replacement_for_corrupted_k400.tgz", repaired)
-    (tmp_path / "annotations").mkdir()
-    (tmp_path / "annotations/train.csv").write_text(
-        f"{HEAD}yoga,aaaaaaaaaaa,1,11,train\nzumba,bbbbbbbbbbb,0,10,train\nyoga,ddddddddddd,0,10,train\n"
-    )
-    (tmp_path / "annotations/val.csv").write_text(f"{HEAD}zumba,ccccccccccc,5,15,val\n")
+    put(tmp_path / "k400_targz/replacement/replacement_for_corrupted_k400.tgz", tar_of(repaired, "w:gz"))
+    rows = "yoga,aaaaaaaaaaa,1,11,train\nzumba,bbbbbbbbbbb,0,10,train\nyoga,ddddddddddd,0,10,train\n"
+    put_all(tmp_path / "annotations", {"train.csv": HEAD + rows, "val.csv": f"{HEAD}zumba,ccccccccccc,5,15,val\n"})
     found, dataset = sources("k400", tmp_path)
     assert found == {
         "train": [
@@ -125,7 +97,7 @@ def test_kinetics_parts_as_cvdf_publishes_them(tmp_path):
 
 def test_something_something_in_joined_parts_with_lists_in_a_zip(tmp_path):
     videos = {f"20bn-something-something-v2/{n}.webm": os.urandom(5000) for n in range(1, 9)}
-    whole = pack(tmp_path / "whole.tar.gz", videos)
+    whole = put(tmp_path / "whole.tar.gz", tar_of(videos, "w:gz"))
     data, size = whole.read_bytes(), whole.stat().st_size // 3 + 1
     whole.unlink()
     for n in range(3):
@@ -136,7 +108,7 @@ def test_something_something_in_joined_parts_with_lists_in_a_zip(tmp_path):
         "labels/train.json": json.dumps(entries[:5]).encode(),
         "labels/validation.json": json.dumps(entries[5:]).encode(),
     }
-    pack_zip(tmp_path / "20bn-something-something-download-package-labels.zip", lists)
+    put(tmp_path / "20bn-something-something-download-package-labels.zip", zip_of(lists))
     found, dataset = sources("ssv2", tmp_path)
     assert [(name, label) for name, label, _ in found["train"]] == [
         (str(n), f"Putting {'a' if n % 2 else 'b'}") for n in range(1, 6)
@@ -154,8 +126,8 @@ def test_something_something_in_joined_parts_with_lists_in_a_zip(tmp_path):
 
 def test_vggsound_as_it_is_packed(tmp_path):
     inside = "scratch/shared/beegfs/hchen/train_data/VGGSound_final/video"
-    pack(tmp_path / "vggsound_00.tar.gz", {f"{inside}/---g-f_I2yQ_000001.mp4": b"1"})
-    pack(tmp_path / "vggsound_01.tar.gz", {f"{inside}/--0PQM4-hqg_000030.mp4": b"2"})
+    put(tmp_path / "vggsound_00.tar.gz", tar_of({f"{inside}/---g-f_I2yQ_000001.mp4": b"1"}, "w:gz"))
+    put(tmp_path / "vggsound_01.tar.gz", tar_of({f"{inside}/--0PQM4-hqg_000030.mp4": b"2"}, "w:gz"))
     (tmp_path / "vggsound.csv").write_text(
         "---g-f_I2yQ,1,people marching,test\n--0PQM4-hqg,30,waterfall burbling,train\n"
     )
@@ -174,10 +146,8 @@ def test_shards_of_archives_are_those_of_unpacked_files(tmp_path, form):
     files = {str(path.relative_to(unpacked)): path.read_bytes() for path in sorted((unpacked / "train").rglob("*.wav"))}
     packed.mkdir()
     shutil.copytree(unpacked / "val", packed / "val")
-    if form.endswith(".zip"):
-        pack_zip(packed / form, files)
-    else:
-        pack(packed / form, files, "w:gz" if form.endswith("gz") else "w")
+    archive = zip_of(files) if form.endswith(".zip") else tar_of(files, "w:gz" if form.endswith("gz") else "w")
+    (packed / form).write_bytes(archive)
     made = partial(make_shards, "audio-folder", workers=0, samples_per_shard=2)
     made(unpacked, tmp_path / "a")
     made(packed, tmp_path / "b")
@@ -196,7 +166,7 @@ def test_shards_of_archives_are_those_of_unpacked_files(tmp_path, form):
 
 
 def test_a_compressed_tar_is_read_whole_once(tmp_path, cache, monkeypatch):
-    path = pack(tmp_path / "a.tar.gz", {f"{n}.mp4": bytes([n]) * 1000 for n in range(5)})
+    path = put(tmp_path / "a.tar.gz", tar_of({f"{n}.mp4": bytes([n]) * 1000 for n in range(5)}, "w:gz"))
     members = list_members(path)
     assert [member.name for member in members.values()] == [f"{n}.mp4" for n in range(5)]
     assert len(list((cache / "archives").glob("*.gzindex"))) == 1
@@ -206,7 +176,7 @@ def test_a_compressed_tar_is_read_whole_once(tmp_path, cache, monkeypatch):
     assert (tmp_path / "out").read_bytes() == b"\3" * 1000
     monkeypatch.undo()
     monkeypatch.setenv("MASKSTREAM_CACHE", str(cache))
-    pack(path, {"other.mp4": b"12"})
+    put(path, tar_of({"other.mp4": b"12"}, "w:gz"))
     os.utime(path, ns=(1, 1))
     with pytest.raises(OutageError, match=r"a\.tar\.gz no longer contains '3\.mp4'"):
         opened.copy(path, "3.mp4", None)
@@ -241,17 +211,17 @@ def test_hostile_tars_are_refused(tmp_path, facts, says):
 
 
 def test_hostile_and_damaged_archives_are_refused(tmp_path):
-    good = pack(tmp_path / "a.tar.gz", {"a.mp4": os.urandom(50_000)}).read_bytes()
+    good = put(tmp_path / "a.tar.gz", tar_of({"a.mp4": os.urandom(50_000)}, "w:gz")).read_bytes()
     flipped = bytearray(good)
     flipped[30_000] ^= 1
     for n, data in enumerate((good[:-20_000], good[:-4], bytes(flipped), b"no archive", gzip.compress(b"no tar"))):
         (tmp_path / f"{n}.tgz").write_bytes(data)
         with pytest.raises(DatasetError, match=rf"{n}\.tgz is damaged, or not an archive .*; download it again"):
             list_members(tmp_path / f"{n}.tgz")
-    path = pack_zip(tmp_path / "a.zip", {"../a.mp4": b"1"})
+    path = put(tmp_path / "a.zip", zip_of({"../a.mp4": b"1"}))
     with pytest.raises(DatasetError, match="may lie outside"):
         list_members(path)
-    data = bytearray(pack_zip(path, {"a.mp4": os.urandom(5000)}).read_bytes())
+    data = bytearray(put(path, zip_of({"a.mp4": os.urandom(5000)})).read_bytes())
     data[2500] ^= 1
     path.write_bytes(data)
     with (
@@ -267,8 +237,8 @@ def test_hostile_and_damaged_archives_are_refused(tmp_path):
 def test_members_of_the_same_name(tmp_path):
     """The last of a tar counts, as where it is unpacked; what is unpacked counts more; other sizes are refused."""
     twice = tmp_path / "train.tar"
-    pack(twice, {"train/a/1.wav": b"old"}, "w")
-    pack(twice, {"train/a/1.wav": b"newer", "train/b/2.wav": b"2", "._hidden.wav": b"", "__MACOSX/x.wav": b""}, "a")
+    newer = {"train/a/1.wav": b"newer", "train/b/2.wav": b"2", "._hidden.wav": b"", "__MACOSX/x.wav": b""}
+    put(twice, tar_of([("train/a/1.wav", b"old"), *newer.items()]))
     assert {name: member.size_bytes for name, member in list_members(twice).items()} == {
         "train/a/1.wav": 5,
         "train/b/2.wav": 1,
@@ -287,15 +257,15 @@ def test_data_that_are_unpacked_elsewhere_are_doubtful(tmp_path):
     for label in ("a", "b"):
         (tmp_path / label).mkdir()
         (tmp_path / label / f"{label}.wav").write_bytes(label.encode())
-    pack(tmp_path / "all.tar.gz", {"all/a/a.wav": b"a", "all/b/b.wav": b"b"})
+    put(tmp_path / "all.tar.gz", tar_of({"all/a/a.wav": b"a", "all/b/b.wav": b"b"}, "w:gz"))
     with pytest.raises(DatasetError, match=r"a/a\.wav exists both unpacked and in .*all\.tar\.gz!/all/a/a\.wav"):
         make_shards("audio-folder", tmp_path, tmp_path / "out", workers=0)
 
 
 def test_archives_are_found_behind_links_and_once(tmp_path):
-    pack(tmp_path / "far/part_0.tar", {"a.wav": b"1"}, "w")
-    pack(tmp_path / "raw/train/x/part_1.tgz", {"b.wav": b"1"})
-    pack(tmp_path / "raw/.hidden/part_2.tar", {"c.wav": b"1"}, "w")
+    put(tmp_path / "far/part_0.tar", tar_of({"a.wav": b"1"}))
+    put(tmp_path / "raw/train/x/part_1.tgz", tar_of({"b.wav": b"1"}, "w:gz"))
+    put(tmp_path / "raw/.hidden/part_2.tar", tar_of({"c.wav": b"1"}))
     (tmp_path / "raw/train/deep").mkdir()
     for name in ("set-00", "set-01", "notes-10", "readme.gz"):
         (tmp_path / "raw/train/deep" / name).touch()
@@ -312,7 +282,7 @@ def test_archives_are_found_behind_links_and_once(tmp_path):
 
 def test_archives_in_which_there_is_nothing_are_named(tmp_path):
     for name in "abcd":
-        pack(tmp_path / f"{name}.tar", {"notes.txt" if name < "c" else f"{name}.txt": b"x"}, mode="w")
+        put(tmp_path / f"{name}.tar", tar_of({"notes.txt" if name < "c" else f"{name}.txt": b"x"}))
     with open_raw_tree(tmp_path) as tree, pytest.raises(DatasetError) as told:
         find_dataset(tree, DATASETS["image-folder"])
     assert f"{tmp_path} contains no image" in str(told.value)

@@ -6,7 +6,6 @@ import gzip
 import io
 import json
 import tarfile
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,16 +26,12 @@ from maskstream.shards.format.rejects import read_rejects
 from maskstream.shards.stores.local import LocalStore
 
 from ..job.picture_job import run
+from ..raw_files import tar_of, zip_of
+
+pytestmark = pytest.mark.usefixtures("cache")
 
 N = 12
 BLOCK = 512
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path_factory.mktemp("cache")
-    monkeypatch.setenv("MASKSTREAM_CACHE", str(folder))
-    return folder
 
 
 def picture(number: int) -> bytes:
@@ -45,16 +40,6 @@ def picture(number: int) -> bytes:
 
 
 FILES = {f"{'ab'[n % 2]}/p{n:02d}.png": picture(n) for n in range(N)}
-
-
-def tar_of(files: dict[str, bytes], form: int = tarfile.GNU_FORMAT) -> bytes:
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w", format=form) as tar:
-        for name, data in files.items():
-            info = tarfile.TarInfo(name)
-            info.size, info.mtime = len(data), 1_000_000_000
-            tar.addfile(info, io.BytesIO(data))
-    return stream.getvalue()
 
 
 WHOLE = tar_of(FILES)
@@ -116,7 +101,7 @@ def test_whole_tars_are_whole(tmp_path: Path, form: int) -> None:
     long = FILES | {"x" * 90 + "/" + "y" * (90 if form == tarfile.USTAR_FORMAT else 200) + ".png": b"1"}
     if form == tarfile.PAX_FORMAT:
         long |= {"b/ü?.png": b"2"}
-    (tmp_path / "a.tar").write_bytes(tar_of(long, form))
+    (tmp_path / "a.tar").write_bytes(tar_of(long, form=form))
     found = list_archive(tmp_path / "a.tar")
     assert found.damage == ""
     assert {name: member.size_bytes for name, member in found.members.items()} == {k: len(v) for k, v in long.items()}
@@ -129,14 +114,6 @@ def test_a_name_that_may_be_cut_is_not_taken(tmp_path: Path) -> None:
     data[2 * BLOCK + 150] ^= 255
     (tmp_path / "a.tar").write_bytes(data)
     assert [*list_members(tmp_path / "a.tar", damaged=True)] == ["a.png", "c.png"]
-
-
-def zip_of(files: dict[str, bytes]) -> bytes:
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w") as packed:
-        for name, data in files.items():
-            packed.writestr(name, data)
-    return stream.getvalue()
 
 
 def test_zips_whose_list_is_not_whole_are_named(tmp_path: Path) -> None:

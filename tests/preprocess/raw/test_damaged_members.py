@@ -2,7 +2,6 @@
 
 import io
 import struct
-import tarfile
 import zipfile
 
 import cv2
@@ -16,10 +15,9 @@ from maskstream.preprocess.raw.archive_list import list_members
 from maskstream.preprocess.raw.file_state import DamagedFileError
 from maskstream.shards.errors import DatasetError
 
+from ..raw_files import put, tar_of, zip_of
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory, monkeypatch):
-    monkeypatch.setenv("MASKSTREAM_CACHE", str(tmp_path_factory.mktemp("cache")))
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 def picture(n):
@@ -27,10 +25,7 @@ def picture(n):
 
 
 def pack(path, form=zipfile.ZIP_DEFLATED):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(path, "w", form) as packed:
-        for n in range(6):
-            packed.writestr(f"{'ab'[n % 2]}/{n}.png", picture(n))
+    put(path, zip_of({f"{'ab'[n % 2]}/{n}.png": picture(n) for n in range(6)}, form))
     return bytearray(path.read_bytes())
 
 
@@ -88,14 +83,8 @@ def test_a_date_that_is_none_is_that_of_the_first_day(tmp_path):
 def test_a_member_that_would_fill_the_disk_is_not_unpacked(tmp_path, monkeypatch, name):
     monkeypatch.setattr("maskstream.preprocess.raw.archive._FEW_BYTES", 1 << 20)
     path, size = tmp_path / name, 8 << 20
-    if name == "a.zip":
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
-            packed.writestr("a.png", bytes(size))
-    else:
-        with tarfile.open(path, "w:gz") as tar:
-            info = tarfile.TarInfo("a.png")
-            info.size = size
-            tar.addfile(info, io.BytesIO(bytes(size)))
+    files = {"a.png": bytes(size)}
+    path.write_bytes(zip_of(files, zipfile.ZIP_DEFLATED) if name == "a.zip" else tar_of(files, "w:gz"))
     archive = Archive(path)
     (member,) = archive.contents().members.values()
     out = io.BytesIO()
@@ -106,8 +95,7 @@ def test_a_member_that_would_fill_the_disk_is_not_unpacked(tmp_path, monkeypatch
 
 
 def test_a_name_that_no_file_can_have_is_refused(tmp_path):
-    with zipfile.ZipFile(tmp_path / "a.zip", "w") as packed:
-        packed.writestr(f"a/{'x' * 300}.png", picture(0))
+    put(tmp_path / "a.zip", zip_of({f"a/{'x' * 300}.png": picture(0)}))
     with pytest.raises(DatasetError, match=r"a\.zip contains a file whose name 'x+'\.\.\. has more than 255 bytes"):
         list_members(tmp_path / "a.zip")
 

@@ -9,6 +9,8 @@ from maskstream.preprocess.datasets import DATASETS
 from maskstream.preprocess.raw.lists import MAX_LABEL, convert_to_type, read_json, read_lines, read_list, read_table
 from maskstream.shards.errors import DatasetError, OutageError
 
+from ..raw_files import put, put_all, refused
+
 HEAD = b"path,label,split\n"
 
 
@@ -84,23 +86,18 @@ def test_a_pipe_is_no_list(tmp_path):
     assert labels(DATASETS["folder"](tmp_path)) == [("a.mp4", -1)]
 
 
-def refused(name, root):
-    with pytest.raises(DatasetError) as caught:
-        DATASETS[name](root)
-    return str(caught.value)
-
-
-def write(path, data):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
-
-
 @pytest.mark.parametrize(
     ("name", "files", "says"),
     [
         ("k400", {"train.csv": b"youtube_id,time_start,time_end\nabc,one,2\n"}, "train.csv: line 2 has the time_start"),
         ("k400", {"train.csv": b"youtube_id,time_start,time_end\nabc,inf,2\n"}, "not a number of seconds"),
         ("k400", {"train.csv": b"youtube_id,time_start,time_end\nabc\n"}, "train.csv: line 2 has 1 values"),
+        ("k400", {"train.csv": "path,label\na,b\n"}, "has the columns path, label"),
+        (
+            "folder",
+            dict.fromkeys(("a.csv", "b.csv"), "path\n7.webm\n"),
+            "Merge them into one file with the columns path, l",
+        ),
         (
             "esc50",
             {"meta/esc50.csv": b"filename,fold,target,category\na.wav,1,99999999,dog\n"},
@@ -112,11 +109,19 @@ def write(path, data):
         ("vggsound", {"vggsound.csv": b"abc,1,dog\n"}, "line 1 has 3 values"),
         ("ucf101", {"classInd.txt": b"1 caf\xe9\n"}, "classInd.txt: line 1 is not valid UTF-8"),
         ("ucf101", {"classInd.txt": "\N{SUPERSCRIPT TWO} A\n".encode()}, "classInd.txt has the line"),
-        ("hmdb51", {"run_test_split1.txt": b"a.avi 1\nb.avi 9\n"}, "run_test_split1.txt: line 2 is 'b.avi 9'"),
+        (
+            "hmdb51",
+            {"run_test_split1.txt": b"a.avi 1\nb.avi 9\n"},
+            "split1.txt: line 2 is 'b.avi 9'; it must be a file and 0, 1 or 2",
+        ),
         ("hmdb51", {"run_test_split1.txt": b"a.avi 1\n\xff 1\n"}, "run_test_split1.txt: line 2 is not valid UTF-8"),
         ("ssv2", {"labels.json": b"[" * 100_000}, "labels.json is not valid JSON (it is nested too deeply)"),
         ("ssv2", {"labels.json": b"\xff\xfe\x00"}, "labels.json is not valid JSON"),
         ("ssv2", {"labels.json": b'{"a": "x"}'}, "not 0 to 0"),
+        ("ssv2", {"labels.json": {"a": "4"}}, "not 0 to 0"),
+        ("ssv2", {"labels.json": {"a": "0"}}, "there is no train.json"),
+        ("ssv2", {"labels.json": {"a": "0"}, "train.json": [{"id": "7", "template": "[b]"}]}, "labels.json contains"),
+        ("ssv2", {"labels.json": {"a": "0"}, "train.json": "["}, "train.json is not valid JSON"),
         ("ssv2", {"labels.json": b'{"a": ' + b"9" * 5000 + b"}"}, "labels.json is not valid JSON"),
         ("ssv2", {"labels.json": b'{"a": 0}', "train.json": b'["x"]', "validation.json": b"[1]"}, "the entry x has no"),
         ("meshgraphnets", {"meta.json": b'{"a":' * 100_000}, "meta.json is not valid JSON (it is nested too deeply)"),
@@ -138,9 +143,7 @@ def write(path, data):
     ],
 )
 def test_lists_of_published_datasets(tmp_path, name, files, says):
-    for file, data in files.items():
-        write(tmp_path / file, data)
-    (tmp_path / "7.webm").touch()
+    put_all(tmp_path, {"7.webm": b"", **files})
     assert says in refused(name, tmp_path)
 
 
@@ -164,7 +167,7 @@ def test_a_list_that_cannot_be_read(tmp_path):
     ],
 )
 def test_a_number_that_no_type_holds_is_named_with_its_line(tmp_path, name, text, says):
-    write(tmp_path / name, text.encode())
+    put(tmp_path / name, text)
     with pytest.raises(DatasetError, match=re.escape(says)):
         typed_columns(tmp_path / name)
 

@@ -4,9 +4,7 @@ is deleted that a job did not make.
 
 from __future__ import annotations
 
-import io
 import json
-import tarfile
 from pathlib import Path
 
 import cv2
@@ -28,14 +26,12 @@ from maskstream.shards.stores.output import LocalOutput
 
 from ...web_server import serving
 from ..job.picture_job import run
+from ..raw_files import put, tar_of
 from ..versions.small_splits import written
 
+pytestmark = pytest.mark.usefixtures("cache")
+
 PICTURE = cv2.imencode(".png", np.arange(3072, dtype=np.uint8).reshape(32, 32, 3))[1].tobytes()
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MASKSTREAM_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 
 def snapshot(folder: Path) -> dict[str, tuple[bytes, int]]:
@@ -46,14 +42,6 @@ def snapshot(folder: Path) -> dict[str, tuple[bytes, int]]:
     }
 
 
-def tar_of(path: Path, members: dict[str, bytes]) -> None:
-    with tarfile.open(path, "w") as tar:
-        for name, data in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-
-
 @pytest.mark.parametrize("mark", ["x.parquet!", "b.tar!"])
 @pytest.mark.parametrize("up", [3, 30])
 def test_an_archive_deletes_no_file_outside(tmp_path: Path, mark: str, up: int) -> None:
@@ -61,10 +49,10 @@ def test_an_archive_deletes_no_file_outside(tmp_path: Path, mark: str, up: int) 
     for folder in (root, home):
         folder.mkdir()
     (home / "thesis.png").write_bytes(PICTURE)
-    tar_of(root / "b.tar", {"other.png": PICTURE})
+    put(root / "b.tar", tar_of({"other.png": PICTURE}))
     row = f"{mark}/{'../' * up}{home}/thesis.png"
     members = {"good.png": PICTURE, f"{mark}/q.png": PICTURE, "list.csv": f"path,label\ngood.png,x\n{row},x\n".encode()}
-    tar_of(root / "a.tar", members)
+    put(root / "a.tar", tar_of(members))
     before = snapshot(home)
     with pytest.raises(DatasetError, match=r"1 source files are not below|cannot be used, and 1 of them are"):
         run(root, tmp_path / "out", max_rejects=0)
@@ -74,7 +62,7 @@ def test_an_archive_deletes_no_file_outside(tmp_path: Path, mark: str, up: int) 
 def test_a_task_deletes_only_what_it_made(tmp_path: Path) -> None:
     victim = tmp_path / "thesis.doc"
     victim.write_text("precious")
-    tar_of(tmp_path / "a.tar", {"good.png": PICTURE})
+    put(tmp_path / "a.tar", tar_of({"good.png": PICTURE}))
     hostile = Source(id="h", path=Path(f"{tmp_path}/a.tar!/{'../' * 30}{str(victim)[1:]}"))
     plain = Source(id="p", path=victim)
     with ArchivedFiles().at_hand() as hand:
@@ -156,7 +144,7 @@ def test_a_list_in_an_archive_names_what_is_below_root(tmp_path: Path) -> None:
     (tmp_path / "out.png").write_bytes(PICTURE)
     (root / "plain.png").write_bytes(PICTURE)
     for row, legal in ((f"{root}/plain.png", True), (f"{tmp_path}/out.png", False)):
-        tar_of(root / "a.tar", {"good.png": PICTURE, "list.csv": f"path,label\ngood.png,x\n{row},x\n".encode()})
+        put(root / "a.tar", tar_of({"good.png": PICTURE, "list.csv": f"path,label\ngood.png,x\n{row},x\n".encode()}))
         with open_raw_tree(root) as tree:
             if legal:
                 assert len(find_dataset(tree, DATASETS["image-folder"]).splits["train"]) == 2

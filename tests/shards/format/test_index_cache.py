@@ -24,6 +24,8 @@ from maskstream.shards.format.index_cache import IndexFile, IndexWriter, SpoolEr
 from maskstream.shards.format.manifest import Manifest
 from maskstream.shards.format.verify import verify
 
+from ...damaged_files import flip
+
 KEY = "0" * 32
 
 
@@ -205,9 +207,7 @@ def test_a_disk_that_is_full_at_the_end_leaves_nothing(
 
 def test_damaged_parts_are_refused_and_leave_nothing(split: Path, cache: Path) -> None:
     part = split / "manifest-000000.parquet"
-    data = bytearray(part.read_bytes())
-    data[len(data) // 2] ^= 1
-    part.write_bytes(data)
+    flip(part)
     with pytest.raises(ShardError, match="its checksum"):
         Manifest.load(split)
     assert not indexes(cache)

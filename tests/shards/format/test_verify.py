@@ -29,6 +29,7 @@ from maskstream.shards.format.writer import write_shard
 from maskstream.shards.members.text import json_member
 from maskstream.shards.members.video import video_member
 
+from ...damaged_files import flip
 from ...with_new_checksum import renew_checksum
 from ..conftest import index_of
 
@@ -82,9 +83,7 @@ def test_every_flipped_bit_is_found(place: float, bit: int, split: Path) -> None
 def test_a_flipped_bit_in_a_member_names_the_sample(split: Path) -> None:
     manifest = Manifest.load(split)
     offset = int(manifest.component("mp4").offset[4])
-    data = bytearray((split / SHARD).read_bytes())
-    data[offset + 1000] ^= 1
-    (split / SHARD).write_bytes(data)
+    flip(split / SHARD, offset + 1000)
     assert f"{SHARD}: sample 'toy/0004', component 'mp4': its bytes differ from those" in problems(split)
 
 
@@ -242,9 +241,7 @@ def test_counts_and_manifest_are_held_to_dataset_json(split: Path) -> None:
     renew_checksum(split, **good | {"label_names": ["a"]})
     assert problems(split) == "dataset.json: names 1 labels, but the manifest has the label 1"
     renew_checksum(split, **good)
-    manifest = bytearray((split / "manifest-000000.parquet").read_bytes())
-    manifest[len(manifest) // 2] ^= 1
-    (split / "manifest-000000.parquet").write_bytes(manifest)
+    flip(split / "manifest-000000.parquet")
     assert "manifest-000000.parquet: its checksum (xxh3_128) differs from dataset.json" in problems(split)
     path.unlink()
     assert "it is not a finished split" in problems(split)

@@ -15,6 +15,8 @@ from maskstream.shards.stores.block_sums import BLOCK_BYTES, SUM_BYTES, sum_bloc
 from maskstream.shards.stores.checked_reads import BLOCK, SUM, sum_of
 from maskstream.shards.stores.local import LocalStore
 
+from ...damaged_files import flip
+
 NAMES = ("a.tar", "b.tar")
 SIZES = (5 * BLOCK_BYTES + 1000, 3 * BLOCK_BYTES)
 
@@ -76,23 +78,11 @@ def test_ranges_outside_of_a_file_are_not_read(folder, row):
     assert joined(LocalStore(folder), [(0, 0, 5), row]) is None
 
 
-def flip(path):
-    data = bytearray(path.read_bytes())
-    data[BLOCK_BYTES + 17] ^= 4
-    path.write_bytes(data)
-
-
-def flip_a_sum(path):
-    sums = bytearray(path.with_suffix(".sums").read_bytes())
-    sums[SUM_BYTES + 3] ^= 64
-    path.with_suffix(".sums").write_bytes(sums)
-
-
 @pytest.mark.parametrize(
     "damage",
     [
-        flip,
-        flip_a_sum,
+        lambda path: flip(path, BLOCK_BYTES + 17, 4),
+        lambda path: flip(path.with_suffix(".sums"), SUM_BYTES + 3, 64),
         lambda path: os.truncate(path, BLOCK_BYTES + 300),
         lambda path: os.truncate(path.with_suffix(".sums"), SUM_BYTES),
         lambda path: path.unlink(),

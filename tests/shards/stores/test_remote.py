@@ -31,6 +31,7 @@ from maskstream.shards.stores.local import LocalStore
 from maskstream.shards.stores.open import open_store
 from maskstream.shards.stores.remote import RemoteStore
 
+from ...damaged_files import flip
 from ...web_server import Request, WebServer, serving
 
 SIZE = 50_000
@@ -140,12 +141,7 @@ Damage = Callable[[Path], None]
 
 
 def flipped(name: str, at: int) -> Damage:
-    def damage(folder: Path) -> None:
-        data = bytearray((folder / name).read_bytes())
-        data[at] ^= 4
-        (folder / name).write_bytes(data)
-
-    return damage
+    return lambda folder: flip(folder / name, at, 4)
 
 
 def cut(name: str, size: int) -> Damage:
