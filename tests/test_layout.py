@@ -358,7 +358,7 @@ TOKENS = {
     "maskstream": 32,
     "maskstream/cli": 188,
     "maskstream/modalities": 46,
-    "maskstream/pages": 522,
+    "maskstream/pages": 517,
     "pipelines": 15,
     "pipelines/augment": 51,
     "pipelines/decode": 138,

@@ -98,7 +98,7 @@ def test_a_preview(browser: Browser, splits: dict[str, Path], tmp_path: Path, na
     batch = next(iter(loader))
     loader.close()
     batch = replace(batch, label=torch.zeros_like(batch.label))
-    text = preview_page(modality.figures(data, Manifest.load(split)), batch, title=PLANT, facts={PLANT: PLANT})
+    text = preview_page([("", modality.figures(data, Manifest.load(split)), batch)], title=PLANT, facts={PLANT: PLANT})
     url = url_of(write_page(text, tmp_path / "preview.html"))
     labels = [] if name == "trajectory" else [f"label {PLANT} 0"]
     assert browser.faults(url, [*map(short_key, batch.key), *labels]) == []
@@ -157,7 +157,9 @@ def test_a_text_without_spaces_fits_a_phone(browser: Browser, splits: dict[str, 
     batch = next(iter(loader))
     loader.close()
     mark = load_tokenizer(figures.tokenizer).token_to_id(".")  # no space stands before one
-    text = preview_page(figures, replace(batch, tokens=torch.full_like(batch.tokens, mark)), title=PLANT, facts={})
+    text = preview_page(
+        [("", figures, replace(batch, tokens=torch.full_like(batch.tokens, mark)))], title=PLANT, facts={}
+    )
     assert browser.faults(url_of(write_page(text, tmp_path / "preview.html"))) == []
 
 

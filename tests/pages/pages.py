@@ -30,7 +30,7 @@ def write_report(run, data, out=None, **settings):
 
 def video_page(batch, grid, *, title, facts, label_names=()):
     """The preview of a batch of clips."""
-    return preview_page(VideoFigures(grid=grid, label_names=label_names), batch, title=title, facts=facts)
+    return preview_page([("", VideoFigures(grid=grid, label_names=label_names), batch)], title=title, facts=facts)
 
 
 def tetrahedron():

@@ -7,7 +7,7 @@ import re
 import numpy as np
 
 from maskstream.pages.figures.card import Drawing
-from maskstream.pages.figures.trajectory import SIDE, Around, WalkAbove, from_above
+from maskstream.pages.figures.trajectory import SIDE, WalkAbove, from_above
 
 WALK = WalkAbove(
     places=np.stack([np.linspace(-2, 1, 31), np.linspace(-4, 5, 31)], axis=1),
@@ -77,7 +77,7 @@ def test_beside_a_models_waypoint_only_what_is_near_is_drawn() -> None:
 
 def test_the_free_floor_lies_along_its_rays() -> None:
     free = np.array([[-3.0, 3.0], [0.0, 2.0], [400.0, 400.0]])
-    around = Around(things=np.array([[0.0, 2.0], [90.0, 90.0]]), free=free)
+    around = (np.array([[0.0, 2.0], [90.0, 90.0]]), free)
     drawing = from_above(clip=CLIP, waypoint=WAYPOINT, around=around)
     start, left, middle, right = points(drawing, "area-free")
     scale, _ = scale_of(drawing)

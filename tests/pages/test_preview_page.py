@@ -234,5 +234,5 @@ def test_a_grid_that_does_not_cover_the_clips_is_refused(shape):
 
 
 def test_a_grid_without_time_is_refused():
-    with pytest.raises(ValueError, match="axes t h w"):
+    with pytest.raises(ValueError, match=r"covers \(64, 64\), but the clips are \(8, 64, 64\)"):
         video_page(make_batch(), TokenGrid(axes=("h", "w"), shape=(4, 4), patch=(16, 16)), title="t", facts={})

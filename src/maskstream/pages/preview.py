@@ -83,12 +83,8 @@ def preview(
         for camera, own in split_cameras(batch).items():
             words = [camera, *([mask] if len(configs) > 1 else [])] if camera else [mask]
             shown.append((", ".join(words), modality.figures(one, manifest), own))
-    name, figures, batch = shown[0]
     text = preview_page(
-        figures,
-        batch,
-        name=name,
-        others=shown[1:],
+        shown,
         title=f"{names} mask{'s'[: len(masks) * len(configs) > 1]} on "
         f"{split_name(manifest.location, manifest.info['split'])}",
         before={
@@ -149,16 +145,13 @@ def format_flow_link(page: Path, location: str) -> dict[str, str]:
 
 
 def preview_page(
-    figures: Figures[Any],
-    batch: Any,
+    shown: Sequence[tuple[str, Figures[Any], Any]],
     *,
     title: str,
     facts: Mapping[str, str],
     before: Mapping[str, str] | None = None,
     links: Mapping[str, str] | None = None,
     views: int = 1,
-    name: str = "",
-    others: Sequence[tuple[str, Figures[Any], Any]] = (),
     manifest: Manifest | None = None,
 ) -> str:
     """Return one self-contained HTML file with a card for every row of a batch; views of a sample follow each other.
@@ -166,34 +159,30 @@ def preview_page(
     It loads nothing from outside: images are `data:` addresses, and a Content-Security-Policy forbids loading.
 
     Args:
-        figures: Figures of the batch.
-        batch: The batch.
+        shown: Name, figures and batch of the same samples with each camera or mask; their cards follow row by row.
         title: Title of the page.
         facts: Facts after the figures' facts.
         before: Facts before the figures' facts.
         links: Files next to the page, by description.
         views: Views of a sample.
-        name: Name of the batch's camera and mask.
-        others: Name, figures and batch of the same samples with other cameras or masks; their cards follow row by row.
         manifest: The split, whose signals (`maskstream shards --signals`) are added to the cards.
     """
-    masked = [(name, figures, batch), *others]
-    cards = []
+    (_, figures, batch), cards = shown[0], []
     for row in range(len(batch.cu_rows) - 1 if isinstance(batch, PackedBatch) else len(batch)):
-        for mask, own, one in masked:
+        for mask, own, one in shown:
             card = own.sample(one, row)
             card = replace(card, facts=(*card.facts, *signal_facts(manifest, card.key))) if manifest else card
-            card = replace(card, title=f"{short_key(card.key)}, {mask}") if others else card
+            card = replace(card, title=f"{short_key(card.key)}, {mask}") if len(shown) > 1 else card
             cards.append(replace(card, view=row % views + 1) if views > 1 else card)
     lede, _ = figures.about(batch)
-    shown: dict[str, dict[str, str]] = {}
-    for mask, own, one in masked:
+    found: dict[str, dict[str, str]] = {}
+    for mask, own, one in shown:
         for what, value in own.about(one)[1].items():
             if value:
-                shown.setdefault(what, {}).setdefault(value, mask.removesuffix(" mask"))
+                found.setdefault(what, {}).setdefault(value, mask.removesuffix(" mask"))
     told = {
         what: "; ".join(f"{value} ({mask})" if len(values) > 1 else value for value, mask in values.items())
-        for what, values in shown.items()
+        for what, values in found.items()
     }
     return page(
         kind="preview",

@@ -356,7 +356,7 @@ class AudioVisualFigures:
             batch: The batch.
             i: Row.
         """
-        check_grid(self.grid, *batch.video.shape[1:4])
+        check_grid(self.grid, batch.video.shape[1:4], "the clips")
         heard = Heard(batch=batch, row=i, spectrogram=self.spectrogram, grid=self.audio_grid, masks=batch.audio_mask)
         mask = MaskRow.of(batch.video_mask, i) if batch.video_mask else None
         times, sound_s = batch.pts_s[i].tolist(), float(batch.audio_start_s[i])

@@ -3,15 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from maskstream.pipelines.masks import TokenGrid
 from maskstream.pipelines.modalities.image.batch import ImageBatch
 from maskstream.shards.arrays import UInt8s
 
 from .card import Card, join_picture_row
 from .figures import MaskRow, received, sample_card
-from .pictures import compared, draw_masked_picture, draw_row, picture, sized
+from .pictures import check_grid, compared, draw_masked_picture, draw_row, picture, sized
 
 SIDE_PX, COMPARED_PX = 320, 224
 
@@ -73,9 +71,5 @@ class ImageFigures:
 
     def _resize_picture(self, batch: ImageBatch, i: int, side_px: int) -> UInt8s:
         """Return image `i`, uint8 (1, h, w, 3), resized to about `side_px` pixels a side."""
-        if batch.image.shape[1:3] != (wanted := tuple(np.multiply(self.grid.shape, self.grid.patch).tolist())):
-            raise ValueError(
-                f"images of {tuple(batch.image.shape[1:3])} pixels do not match a grid of {self.grid.shape} tokens, "
-                f"which covers {wanted}; use the grid that the loader draws its masks on"
-            )
+        check_grid(self.grid, batch.image.shape[1:3], "the images")
         return sized(batch.image[i : i + 1].cpu().numpy(), self.grid, side_px)

@@ -4,7 +4,7 @@ Flow is drawn as colours: hue is the direction of motion, saturation its length,
 """
 
 import base64
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import cv2
@@ -30,22 +30,19 @@ class Grid(Protocol):
     def patch(self) -> tuple[int, ...]: ...
 
 
-def check_grid(grid: Grid, frames: int, height: int, width: int) -> None:
-    """Raise ValueError unless the tokens of a grid cover clips exactly.
+def check_grid(grid: Grid, size: Sequence[int], what: str) -> None:
+    """Raise ValueError unless the tokens of a grid cover an array exactly.
 
     Args:
         grid: The grid.
-        frames: Number of frames.
-        height: Height in pixels.
-        width: Width in pixels.
+        size: Size of the array along the axes of the grid.
+        what: Words for the arrays.
     """
-    if len(grid.shape) != 3 or len(grid.patch) != 3:
-        raise ValueError(f"a clip's grid must have the axes t h w, got shape {grid.shape} and patch {grid.patch}")
     covered = tuple(n * p for n, p in zip(grid.shape, grid.patch, strict=True))
-    if covered != (frames, height, width):
+    if covered != tuple(size):
         raise ValueError(
-            f"a grid of {grid.shape} tokens of {grid.patch} covers {covered} (frames, height, width), but the clips "
-            f"are {(frames, height, width)}; use the grid that the loader draws its masks on"
+            f"a grid of {grid.shape} tokens of {grid.patch} covers {covered}, but {what} are {tuple(size)}; use the "
+            "grid that the loader draws its masks on"
         )
 
 

@@ -1,14 +1,13 @@
 """Figures of poses: the camera's view, the same from the side, with their masks, and a model's predictions."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from maskstream.pipelines.masks import MaskBatch
 from maskstream.pipelines.modalities.pose.batch import PoseBatch
 from maskstream.pipelines.modalities.pose.data import PoseClip
-from maskstream.shards.arrays import Bools, Int64s
+from maskstream.shards.arrays import Bools
 from maskstream.shards.media.h36m import bones
 
 from .card import Card, Drawing
@@ -102,11 +101,10 @@ class PoseFigures:
             batch: The batch.
             i: Row.
         """
-        at = spread(batch.pose_3d.shape[1], ACROSS)
-        figures = []
-        for title, flat, mask in self._both(batch, i):
-            hidden = _list_hidden_joints(mask, i, flat.shape[:2], at)
-            figures.append(skeletons(flat[at], hidden=hidden, title=title, alt=f"{title} of {batch.key[i]}"))
+        figures = [
+            skeletons(flat, hidden=hidden, title=title, alt=f"{title} of {batch.key[i]}")
+            for title, flat, hidden in _read_views(batch, i)
+        ]
         both = {"The picture": batch.mask_2d, "In 3-D": batch.mask_3d}
         masks = {part: MaskRow.of(mask, i) for part, mask in both.items() if mask is not None}
         words = f"the camera is {float(batch.root[i, :, 2].mean()):.1f} m away"
@@ -120,27 +118,26 @@ class PoseFigures:
             made: The predicted batch.
             i: Row.
         """
-        at = spread(batch.pose_3d.shape[1], ACROSS)
         figures: list[Drawing] = []
-        for (title, flat, mask), (_, own, _) in zip(self._both(batch, i), self._both(made, i), strict=True):
+        for (title, flat, hidden), (_, own, _) in zip(_read_views(batch, i), _read_views(made, i), strict=True):
             alt = f"{title} of {batch.key[i]}"
-            hidden = _list_hidden_joints(mask, i, flat.shape[:2], at)
             if hidden is not None:
-                figures.append(skeletons(flat[at], hidden=hidden, title=f"{title}: seen", alt=f"{alt}, visible joints"))
+                figures.append(skeletons(flat, hidden=hidden, title=f"{title}: seen", alt=f"{alt}, visible joints"))
             if np.array_equal(own, flat):
-                figures.append(skeletons(flat[at], title=title, alt=alt))
+                figures.append(skeletons(flat, title=title, alt=alt))
             else:
-                figures.append(skeletons(flat[at], made=own[at], title=f"{title}: made", alt=f"{alt}, made"))
+                figures.append(skeletons(flat, made=own, title=f"{title}: made", alt=f"{alt}, made"))
         return Card(key=batch.key[i], words=plural(batch.pose_3d.shape[1], "frame"), figures=tuple(figures))
 
-    def _both(self, batch: PoseBatch, i: int) -> tuple[tuple[str, Floats, MaskBatch | None], ...]:
-        """Return title, pose (T, J, 2) on the page and mask, of the camera's view and the side view."""
-        return (
-            (CAMERA, batch.pose_2d[i].float().numpy(), batch.mask_2d),
-            (SIDE, batch.pose_3d[i][..., [2, 1]].float().numpy(), batch.mask_3d),
-        )
 
-
-def _list_hidden_joints(mask: MaskBatch | None, i: int, shape: tuple[int, ...], at: Int64s) -> Bools | None:
-    """Return the joints that a mask hides in the frames `at`, bool (frames, J)."""
-    return None if mask is None else mask.masked[i].numpy().reshape(shape)[at]
+def _read_views(batch: PoseBatch, i: int) -> Iterator[tuple[str, Floats, Bools | None]]:
+    """Yield title, poses (T, J, 2) on the page and hidden joints (T, J) of the camera's view and the side view, in the
+    frames that are drawn.
+    """
+    at = spread(batch.pose_3d.shape[1], ACROSS)
+    for title, poses, mask in (
+        (CAMERA, batch.pose_2d[i], batch.mask_2d),
+        (SIDE, batch.pose_3d[i][..., [2, 1]], batch.mask_3d),
+    ):
+        hidden = None if mask is None else mask.masked[i].numpy().reshape(poses.shape[:2])[at]
+        yield title, poses[at].float().numpy(), hidden

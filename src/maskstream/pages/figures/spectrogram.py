@@ -17,7 +17,7 @@ from maskstream.shards.arrays import Bools, Float32s, UInt8s
 from .card import Picture
 from .chart import Tick
 from .figures import MaskRow
-from .pictures import Grid, coloured, draw_masked_picture, picture
+from .pictures import Grid, check_grid, coloured, draw_masked_picture, picture
 
 HEARD_SAMPLES = 2_000_000
 """Total number of audio samples on a page, 125 s at 16 kHz: at most about 4 MB of the file."""
@@ -148,8 +148,7 @@ def draw_spectrograms(
     Raises:
         ValueError: The grid does not cover the spectrogram.
     """
-    if tuple(np.multiply(grid.shape, grid.patch).tolist()) != values.shape:
-        raise ValueError(f"a grid of {grid.shape} tokens of {grid.patch} does not cover a spectrogram {values.shape}")
+    check_grid(grid, values.shape, "the spectrograms")
     image = enlarged(paint_loudness(values, *find_loudness_range(values[: max(n_frames, 1)])))
     whole = picture(image, f"spectrogram of {key}")
     if mask is None:

@@ -56,17 +56,10 @@ class WalkAbove:
     wedges: Sequence[int] = ()
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Around:
-    """Surroundings from the depth of the camera's image.
-
-    Attributes:
-        things: Positions (n, 2) of obstacles between knees and head.
-        free: Positions (m, 2) of the edge of the free floor, from left to right.
-    """
-
-    things: Floats
-    free: Floats
+Around = tuple[Floats, Floats]
+"""Surroundings from the depth of the image: positions (n, 2) of obstacles between knees and head, and positions
+(m, 2) of the edge of the free floor, from left to right.
+"""
 
 
 def from_above(
@@ -102,8 +95,9 @@ def from_above(
 
     paths, keys = [], []
     if around is not None:
-        floor = np.concatenate([np.zeros((1, 2)), around.free])
-        paths += [("area-free", _draw_line(placed(floor)) + "Z"), ("dot-hidden", draw_dots(placed(around.things)))]
+        things, free = around
+        floor = np.concatenate([np.zeros((1, 2)), free])
+        paths += [("area-free", _draw_line(placed(floor)) + "Z"), ("dot-hidden", draw_dots(placed(things)))]
         keys += [("area-free", "free floor"), ("dot-hidden", "obstacles")]
     if walk is not None:
         past, ahead = (placed(walk.places[part]) for part in (slice(walk.now + 1), slice(walk.now, None)))
@@ -254,10 +248,7 @@ def _draw_surroundings(batch: TrajectoryBatch, i: int) -> Around | None:
     first = np.where(stands, depth, np.inf).min(axis=0)
     reach = np.where(np.isfinite(first), first, depth.max(axis=0))
     things = np.stack([right[stands], depth[stands]], axis=1)
-    return Around(
-        things=things[:: max(len(things) // _POINTS, 1)],
-        free=np.stack([(columns[0] - cx) / fx * reach, reach], axis=1),
-    )
+    return things[:: max(len(things) // _POINTS, 1)], np.stack([(columns[0] - cx) / fx * reach, reach], axis=1)
 
 
 def _draw_depths(batch: TrajectoryBatch, i: int) -> tuple[PictureGrid, ...]:

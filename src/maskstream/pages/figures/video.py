@@ -68,7 +68,7 @@ class VideoFigures:
             batch: The batch.
             i: Row.
         """
-        check_grid(self.grid, *batch.video.shape[1:4])
+        check_grid(self.grid, batch.video.shape[1:4], "the clips")
         frames = sized(batch.video[i].cpu().numpy(), self.grid, choose_page_side(batch.video))
         times = batch.pts_s[i].tolist()
         mask = MaskRow.of(batch.mask, i) if batch.mask else None
@@ -101,9 +101,7 @@ class VideoFigures:
             icon=find_first_picture(tracks[0]),
         )
 
-    def compared(
-        self, batch: VideoBatch, made: VideoBatch, i: int, guessed: VideoBatch | None = None, words: str = ""
-    ) -> Card:
+    def compared(self, batch: VideoBatch, made: VideoBatch, i: int, guessed: VideoBatch | None = None) -> Card:
         """Draw a few original frames, their visible part if they are masked, a baseline's completion, and the model's.
 
         Args:
@@ -111,7 +109,6 @@ class VideoFigures:
             made: The model's batch.
             i: Row.
             guessed: The baseline's batch.
-            words: Description of the sample.
         """
         side, (video, own) = choose_page_side(batch.video), (one.video[i].cpu().numpy() for one in (batch, made))
         if batch.mask is None:
@@ -126,7 +123,7 @@ class VideoFigures:
                 guess = draw_compared_frames(video, guessed.video[i].cpu().numpy(), mask, self.grid, side)
                 model = rows.pop("reconstruction")
                 rows |= {"guess": guess["reconstruction"], "reconstruction": model}
-        return Card(key=batch.key[i], words=words, figures=join_frame_rows(rows, batch.pts_s[i].tolist()))
+        return Card(key=batch.key[i], words="", figures=join_frame_rows(rows, batch.pts_s[i].tolist()))
 
 
 def cut_words(batch: VideoBatch) -> str:
@@ -353,7 +350,7 @@ def draw_compared_frames(video: UInt8s, made: UInt8s, mask: MaskRow, grid: Grid,
     """
     if made.shape != video.shape:
         raise ValueError(f"reconstructions must have the shape of the clips, {video.shape}, got {made.shape}")
-    check_grid(grid, *video.shape[:3])
+    check_grid(grid, video.shape[:3], "the clips")
     steps = spread(len(video), COMPARED_FRAMES) // grid.patch[0]
     hidden, targeted = (one.reshape(grid.shape)[steps] for one in (mask.masked, mask.targeted))
     return compared(draw_whole_frames(video, grid, side_px), draw_whole_frames(made, grid, side_px), hidden, targeted)
