@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from maskstream.shards.members.video import video_member
 from maskstream.train.core.recipe import Recipe
 
 from ..conftest import write_moving_texture
+from ..pipelines.every_modality import write_split
 from ..splits import write_samples
 from .synthetic import FRAMES, SIZE, SyntheticLoader, small_recipe
 
@@ -60,3 +62,10 @@ def eleven(tmp_path_factory: pytest.TempPathFactory) -> Path:
         members = {"mp4": video_member(video.data, video.index)}
         samples.append(Sample(key=f"clip{number}", members=members, source=str(number)))
     return write_samples(tmp_path_factory.mktemp("eleven"), samples, "video", sizes=(5, 2, 4))
+
+
+@pytest.fixture(scope="session")
+def split_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of the small split of a modality, which is written once; nothing may change it."""
+    root = tmp_path_factory.mktemp("splits")
+    return cache(lambda modality: write_split(modality, root / modality))

@@ -27,18 +27,6 @@ SCHEMA = Draft202012Validator(json.loads((Path(__file__).parents[2] / "docs/eval
 QUICK = ("cropmae-tiny", "pointmae-tiny", "mpm-lift-tiny", "bert-tiny", "vqa-tiny")
 
 
-@pytest.fixture(scope="module")
-def splits(tmp_path_factory):
-    root, made = tmp_path_factory.mktemp("evaluated"), {}
-
-    def split_of(modality):
-        if modality not in made:
-            made[modality] = write_split(modality, root / modality)
-        return made[modality]
-
-    return split_of
-
-
 def test_every_recipe_has_an_evaluation_in_its_papers_folder_or_in_one_that_papers_share():
     for name in RECIPES:
         kind = type(named_recipe(name).model)
@@ -57,9 +45,9 @@ def only_numbers(found):
     "name",
     [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in RECIPES if "-tiny" in name],
 )
-def test_no_evaluator_returns_words_for_a_number(name, splits):
+def test_no_evaluator_returns_words_for_a_number(name, split_of):
     recipe = chosen_recipe(name, CUTS[name.partition("-")[0]])
-    split = splits(recipe.data.modality)
+    split = split_of(recipe.data.modality)
     torch.manual_seed(0)
     try:
         found = evaluate_model(recipe, recipe.build().eval(), Manifest.load(split), 2)
@@ -82,9 +70,9 @@ def test_no_evaluator_returns_words_for_a_number(name, splits):
 
 
 @pytest.fixture(scope="module")
-def run(splits, tmp_path_factory):
+def run(split_of, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "one"
-    train("cropmae-tiny", splits("image"), out, set=CUTS["cropmae"], steps=1, device="cpu", threads=1, progress=False)
+    train("cropmae-tiny", split_of("image"), out, set=CUTS["cropmae"], steps=1, device="cpu", threads=1, progress=False)
     return out
 
 
@@ -97,8 +85,8 @@ def said(*words):
     return done.stdout
 
 
-def test_the_command_prints_the_json_that_the_run_keeps(run, splits):
-    split = splits("image")
+def test_the_command_prints_the_json_that_the_run_keeps(run, split_of):
+    split = split_of("image")
     shown = json.loads(said("evaluate", run, "--data", split, "--same-split", "--json"))
     kept = json.loads((run / KEPT).read_text())
     SCHEMA.validate(kept)
@@ -111,23 +99,23 @@ def test_the_command_prints_the_json_that_the_run_keeps(run, splits):
     assert lines[3].startswith("  every patch's mean ")
 
 
-def test_a_probe_says_what_the_run_reached(run, splits):
-    one = evaluated(run, splits("image"))
+def test_a_probe_says_what_the_run_reached(run, split_of):
+    one = evaluated(run, split_of("image"))
     (line,) = held_out([run])
-    assert line.startswith(f"{run} on {splits('image')}: squared error of a normalised patch of ")
+    assert line.startswith(f"{run} on {split_of('image')}: squared error of a normalised patch of ")
     assert f"{one.scores[0].value:.4g}, " in line
 
 
-def test_a_report_keeps_the_same_numbers(run, splits, tmp_path):
-    split = splits("image")
+def test_a_report_keeps_the_same_numbers(run, split_of, tmp_path):
+    split = split_of("image")
     first = evaluated(run, split)
     (run / KEPT).unlink()
     said("report", run, "--data", split, "--same-split", "--out", tmp_path / "page.html")
     assert read_evaluations(run) == [first]
 
 
-def test_what_is_kept_is_used_until_weights_or_samples_change(run, splits, tmp_path, monkeypatch, caplog):
-    split, first = splits("image"), evaluated(run, splits("image"))
+def test_what_is_kept_is_used_until_weights_or_samples_change(run, split_of, tmp_path, monkeypatch, caplog):
+    split, first = split_of("image"), evaluated(run, split_of("image"))
     other = write_split("image", tmp_path / "other")
     monkeypatch.setattr("maskstream.train.evaluate_run.evaluate_model", None)
     assert evaluated(run, split) == first

@@ -14,7 +14,7 @@ from maskstream.train.recipes import chosen_recipe
 from ..pipelines.every_modality import write_split
 from .as_on_a_card import STEPS, as_on_a_card
 from .ranks import ended
-from .test_every_recipe import CUTS, split_of
+from .test_every_recipe import CUTS
 
 SCRIPT = "tests/train/as_on_a_card.py"
 DROPPING = ("bert-base", "cropmae-small", "mage-base", "pointmae-small", "retromae-base")
@@ -47,16 +47,11 @@ def list_different():
     return sorted({*found.values(), *DROPPING})
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    return tmp_path_factory.mktemp("every")
-
-
 @pytest.mark.parametrize("name", list_different())
-def test_a_step_is_one_graph_where_the_model_says_so(name, root):
+def test_a_step_is_one_graph_where_the_model_says_so(name, split_of):
     recipe = cut(name)
     model: Model = recipe.build()
-    with closing(recipe.loader(split_of(recipe.data.modality, root), steps=8, device="cpu", threads=1)) as loader:
+    with closing(recipe.loader(split_of(recipe.data.modality), steps=8, device="cpu", threads=1)) as loader:
         batches = list(islice(loader.repeat(), 2))
     assert model.whole_graph == (name not in NO_GRAPH)
 
@@ -83,9 +78,9 @@ class TracedError(Exception):
 
 
 @pytest.mark.parametrize("name", ["bert-tiny", "mosaicbert-tiny", "retromae-tiny"])
-def test_the_graph_of_texts_has_flash_attention(name, root):
+def test_the_graph_of_texts_has_flash_attention(name, split_of):
     recipe, codes = cut(name), []
-    with closing(recipe.loader(split_of("text", root), steps=8, device="cpu", threads=1)) as loader:
+    with closing(recipe.loader(split_of("text"), steps=8, device="cpu", threads=1)) as loader:
         batch = next(loader.repeat())
 
     def backend(graph, inputs):

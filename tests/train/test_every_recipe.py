@@ -1,7 +1,6 @@
 """Every recipe builds from its defaults and, with its sizes cut and its method as it is, trains on a small split."""
 
 import json
-from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from maskstream.train import RECIPES, Trainer, load_model, named_recipe, read_me
 from maskstream.train.core.recipe import Recipe
 from maskstream.train.recipes import chosen_recipe
 
-from ..pipelines.every_modality import write_split
 from ..pipelines.small_media import SAMPLES
 
 CLIP = ("clip.frames=4", "clip.size=32", "data.patch=8", "batch_size=2")
@@ -133,22 +131,12 @@ def sum_of_names(model):
     return sha256("\n".join(lines).encode()).hexdigest()[:12]
 
 
-@cache
-def split_of(modality, root):
-    return write_split(modality, root / modality)
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    return tmp_path_factory.mktemp("every")
-
-
 def test_every_family_is_cut():
     assert {name.partition("-")[0] for name in RECIPES} == CUTS.keys()
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_recipe_builds_from_its_defaults_and_takes_two_steps(name, root, tmp_path):
+def test_a_recipe_builds_from_its_defaults_and_takes_two_steps(name, split_of, tmp_path):
     recipe = named_recipe(name)
     assert recipe.name == name
     with torch.device("meta"):
@@ -156,7 +144,7 @@ def test_a_recipe_builds_from_its_defaults_and_takes_two_steps(name, root, tmp_p
     assert sum(p.numel() for p in model.parameters()) > 5e4
     assert sum_of_names(model) == NAMES[name], "old runs and exports would not load; if that is meant, change the sum"
     small = chosen_recipe(name, CUTS[name.partition("-")[0]])
-    split = split_of(recipe.data.modality, root)
+    split = split_of(recipe.data.modality)
     steps = small.run_length(split)
 
     def run(folder, until):
@@ -174,8 +162,8 @@ def test_a_recipe_builds_from_its_defaults_and_takes_two_steps(name, root, tmp_p
         assert all(torch.equal(value, resumed[key]) for key, value in weights.items())
 
 
-def test_diffmavil_base_starts_by_its_command_and_sees_every_sample(root, tmp_path):
-    split = split_of("audiovisual", root)
+def test_diffmavil_base_starts_by_its_command_and_sees_every_sample(split_of, tmp_path):
+    split = split_of("audiovisual")
     cuts = [word for cut in (*CUTS["diffmavil"], "schedule.epochs=2") for word in ("--set", cut)]
     words = ["train", "diffmavil-base", "--data", str(split), "--out", str(tmp_path / "run"), "--device", "cpu"]
     result = CliRunner().invoke(app, [*words, *cuts])
@@ -186,7 +174,7 @@ def test_diffmavil_base_starts_by_its_command_and_sees_every_sample(root, tmp_pa
     assert loaded["samples"] >= 2 * SAMPLES
 
 
-def test_set_and_print_config_on_the_command_line(root, tmp_path):
+def test_set_and_print_config_on_the_command_line(tmp_path):
     shown = CliRunner().invoke(app, ["train", "mgmae-tiny", "--set", "model.depth=6", "--print-config"])
     assert shown.exit_code == 0
     whole = json.loads(shown.output)

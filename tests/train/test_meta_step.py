@@ -9,7 +9,7 @@ import torch
 from maskstream.train import RECIPES
 from maskstream.train.recipes import chosen_recipe
 
-from .test_every_recipe import CUTS, split_of
+from .test_every_recipe import CUTS
 
 CPU_ONLY = (
     *("avsiam-tiny", "ca-dense-unet-tiny", "maskvit-tiny", "lmd-tiny", "mage-tiny", "pointmae-tiny", "mpm-tiny"),
@@ -30,15 +30,10 @@ CPU_ONLY = (
 TINY = [name for name in RECIPES if name.endswith("-tiny")]
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    return tmp_path_factory.mktemp("meta")
-
-
-def step(name, root):
+def step(name, split_of):
     """Forward and backward of a recipe with its sizes cut, on the meta device; returns the loss."""
     small = chosen_recipe(name, CUTS[name.partition("-")[0]])
-    split = split_of(small.data.modality, root)
+    split = split_of(small.data.modality)
     loader = small.loader(split, steps=small.run_length(split), device="cpu", threads=1)
     batch = next(iter(loader))
     loader.close()
@@ -51,15 +46,15 @@ def step(name, root):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in TINY if name not in CPU_ONLY])
-def test_a_step_needs_no_value_on_the_host(name, root):
-    loss = step(name, root)
+def test_a_step_needs_no_value_on_the_host(name, split_of):
+    loss = step(name, split_of)
     assert loss.is_meta
     assert loss.dtype == torch.float32
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CPU_ONLY)
-def test_the_others_are_named(name, root):
+def test_the_others_are_named(name, split_of):
     """If one of them passes, take it off the list."""
     with pytest.raises((RuntimeError, NotImplementedError)):
-        step(name, root)
+        step(name, split_of)

@@ -1,4 +1,4 @@
-"""The masks that every property is tested on, in test_masks_properties.py. A new mask is a line here, or is
+"""The masks that every property is tested on, in test_properties.py. A new mask is a line here, or is
 drawn on its own grid with made-up cues.
 
 `SCHEMES` is each name of `MASKS` at its paper's grid; pattern_table.py has what takes any schedule, on any grid.

@@ -1,4 +1,4 @@
-"""Patterns that take any schedule of the ratio, on any grid: rows of test_masks_properties.py (see mask_table.py).
+"""Patterns that take any schedule of the ratio, on any grid: rows of test_properties.py (see mask_table.py).
 
 A new pattern is a line in `PATTERNS`.
 """
@@ -34,9 +34,11 @@ from maskstream.pipelines.masks import (
     Shared,
     Strips,
     TokenGrid,
+    Tokens,
     TopScores,
     Tube,
     VoxelAware,
+    WholeWords,
 )
 
 from .mask_table import a_fifth_occupied, any_flow, grid_of, no_cues, no_flow, quarter_box
@@ -313,5 +315,17 @@ PATTERNS = [
         example=grid_of(12, 3, axes="frame joint"),
         smallest=grid_of(1, 1, axes="frame joint"),
         roundings=("floor_masked",),
+    ),
+    *(
+        Pattern(
+            name=kind.__name__,
+            build=lambda r, c, kind=kind: kind(ratio=r, rounding=c),
+            grids=lengths("token"),
+            visible=all_tokens,
+            cues=lambda grid, rng: Cues(words=np.arange(grid.size)),
+            example=grid_of(40, axes="token"),
+            smallest=grid_of(1, axes="token"),
+        )
+        for kind in (Tokens, WholeWords)
     ),
 ]

@@ -21,9 +21,7 @@ def noise(seed: int, *shape: int) -> npt.NDArray[np.uint8]:
 def cues_of(frames: npt.NDArray[np.uint8], flow: float = 0.0, cuts: tuple[int, ...] = ()) -> Cues:
     pairs = len(frames) - 1
     return Cues(
-        frames=frames,
-        flow=np.full((pairs, 3, 4, 2), flow, dtype=np.float32),
-        cuts=np.isin(np.arange(pairs), cuts),
+        frames=frames, flow=np.full((pairs, 3, 4, 2), flow, dtype=np.float32), cuts=np.isin(np.arange(pairs), cuts)
     )
 
 
@@ -145,17 +143,6 @@ def test_a_mask_that_hides_first() -> None:
     assert ByEnergy(first=Random()).needs == ByEnergy().needs == {"frames", "flow", "cuts"}
     frame = ByEnergy(ratio=Uniform(low=0.2, high=0.9, scope="frame"), per="slice").hide(GRID, draw_of(cues))
     assert len(set(frame.reshape(3, -1).sum(1).tolist())) > 1
-
-
-@pytest.mark.parametrize(
-    ("fields", "words"),
-    [
-        ({"ratio": 1.5}, "ratio"),
-    ],
-)
-def test_settings_that_mean_nothing(fields: dict[str, float], words: str) -> None:
-    with pytest.raises(ValueError, match=words):
-        ByEnergy(**fields)  # type: ignore[arg-type]
 
 
 def test_cues_of_another_size() -> None:

@@ -53,19 +53,6 @@ def draws(count: int, flow: Flow | None = None, seed: int = 0, progress: float =
     return [Draw(rng=r, cues=c, place=place) for r, c in zip(rngs(count, seed), cues, strict=True)]
 
 
-def check_consistent(batch: MaskBatch, grid: TokenGrid, samples: int) -> None:
-    """The invariants of every MaskBatch, by set arithmetic."""
-    assert batch.masked.shape == (samples, grid.size)
-    assert batch.masked.dtype == torch.bool
-    assert batch.visible.dtype == batch.target.dtype == torch.int64
-    assert batch.weight.dtype == torch.float32
-    for i in range(samples):
-        hidden = {j for j, masked in enumerate(batch.masked[i].tolist()) if masked}
-        assert batch.visible[i].tolist() == sorted(set(range(grid.size)) - hidden)
-        assert batch.target[i].tolist() == sorted(set(batch.target[i].tolist()))
-        assert batch.weight[i].tolist() == [float(j in hidden) for j in batch.target[i].tolist()]
-
-
 @pytest.mark.parametrize(
     ("n", "ratio", "rounding", "visible"),
     [
@@ -133,13 +120,10 @@ def test_running_cell_turns_as_published() -> None:
 
 def test_dual_weighs_what_the_encoder_saw_with_zero() -> None:
     batch = Dual().draw(VIDEO, rngs(4))
-    check_consistent(batch, VIDEO, 4)
     seen = [set(v) & set(t) for v, t in zip(batch.visible.tolist(), batch.target.tolist(), strict=True)]
     assert [784 - len(s) for s in seen] == batch.weight.sum(1).tolist()
     assert all(seen)
-    other = Dual(encoder=Random(), decoder=Tube(ratio=0.5))
-    check_consistent(other.draw(VIDEO, rngs(2)), VIDEO, 2)
-    assert other.needs == frozenset()
+    assert Dual(encoder=Random(), decoder=Tube(ratio=0.5)).needs == frozenset()
     assert Dual(encoder=MotionGuided()).needs == {"flow"}
 
 
@@ -184,17 +168,6 @@ def test_grids() -> None:
         TokenGrid(axes=("t", "h", "h"))
     with pytest.raises(ValueError, match="at least 1"):
         TokenGrid(shape=(8, 0, 14))
-
-
-@pytest.mark.parametrize(
-    ("build", "message"),
-    [
-        (lambda: RunningCell(ratio=0.9), "0.25, 0.5 or 0.75, got 0.9"),
-    ],
-)
-def test_wrong_settings_are_refused(build: object, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        build()
 
 
 def test_wrong_grids_and_flows_are_refused() -> None:

@@ -3,7 +3,6 @@
 import pickle
 from collections import Counter
 from dataclasses import fields
-from functools import partial
 from math import cos, log2, pi, sqrt
 from statistics import NormalDist
 
@@ -38,10 +37,6 @@ RANDOM = [Uniform(), TruncatedNormal(), MaskGIT()]
 
 def draw_of(key: str = "dog", view: int = 0, step: int = 0, epoch: int = 0, progress: float = 0.0) -> Draw:
     return Draw.of(3, epoch, key, view, Place(step=step, progress=progress), Cues())
-
-
-def each(pattern: type[masks.Mask]) -> object:
-    return partial(pattern, each=True)
 
 
 def numbers(schedule: RatioSchedule, count: int = 4000) -> np.ndarray:
@@ -238,6 +233,11 @@ def test_schedules_pickle_and_their_repr_rebuilds_them(schedule: RatioSchedule) 
 @pytest.mark.parametrize(
     ("build", "message"),
     [
+        (lambda: masks.ByEnergy(ratio=1.5), "ratio"),
+        (lambda: masks.RunningCell(ratio=0.9), "0.25, 0.5 or 0.75, got 0.9"),
+        (lambda: masks.Limbs(limbs=(), joints=0), "at least one limb or random joint"),
+        (lambda: masks.Replace(mask=masks.Tokens(), vocabulary=9, keep=0.6, random=0.6), "sum to at most 1"),
+        (lambda: masks.Replace(mask=masks.Tokens(), mask_id=0, vocabulary=0), "got vocabulary=0"),
         (lambda: Uniform(low=0.6, high=0.5), "0 <= low <= high <= 1, got low=0.6, high=0.5"),
         (lambda: UniformCount(low=3, high=2), "0 <= low <= high, got low=3, high=2"),
         (lambda: TruncatedNormal(low=-0.1), "got low=-0.1"),
@@ -248,22 +248,16 @@ def test_schedules_pickle_and_their_repr_rebuilds_them(schedule: RatioSchedule) 
         (lambda: masks.Curriculum(share=Linear(end=1.5)), r"the ratio at the end must be in \[0, 1\], got 1.5"),
     ],
 )
-def test_wrong_settings_are_refused(build: object, message: str) -> None:
+def test_wrong_settings_of_masks_and_schedules_are_refused(build: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build()
 
 
-@pytest.mark.parametrize(
-    "build",
-    [
-        each(masks.Tokens),
-        each(masks.WholeWords),
-    ],
-)
-def test_a_pattern_that_needs_a_ratio_refuses_a_count_when_it_is_made(build: object) -> None:
-    assert build(ratio=Uniform()) is not None
+@pytest.mark.parametrize("pattern", [masks.Tokens, masks.WholeWords])
+def test_a_pattern_that_needs_a_ratio_refuses_a_count_when_it_is_made(pattern: type) -> None:
+    assert pattern(ratio=Uniform(), each=True) is not None
     with pytest.raises(ValueError, match=r"draws a number of tokens, but .* needs a ratio"):
-        build(ratio=UniformCount())
+        pattern(ratio=UniformCount(), each=True)
 
 
 @pytest.mark.parametrize(

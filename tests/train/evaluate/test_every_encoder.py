@@ -11,7 +11,6 @@ from maskstream.train.evaluate.features import GivesFeatures, GivesTokens, drop_
 from maskstream.train.nn.masked_autoencoder import AutoencoderConfig
 from maskstream.train.recipes import RECIPES, chosen_recipe
 
-from ...pipelines.every_modality import write_split
 from ..test_every_recipe import CUTS
 
 pytestmark = pytest.mark.slow
@@ -39,18 +38,6 @@ def small(name):
     return chosen_recipe(name, CUTS[name.partition("-")[0]])
 
 
-@pytest.fixture(scope="module")
-def splits(tmp_path_factory):
-    root, made = tmp_path_factory.mktemp("encoders"), {}
-
-    def split(modality):
-        if modality not in made:
-            made[modality] = write_split(modality, root / modality)
-        return made[modality]
-
-    return split
-
-
 def batches(data, split, size):
     options = {"batch_size": size, "shuffle": False, "device": "cpu", "rank": 0, "world_size": 1, "threads": 1}
     loader = data.loader(split, **options)
@@ -65,9 +52,9 @@ def test_all_but_these_give_features():
 
 
 @pytest.mark.parametrize("name", [name for name in TINY if name not in NONE])
-def test_features_are_of_each_sample_alone_and_the_encoder_is_taken_out_whole(name, splits):
+def test_features_are_of_each_sample_alone_and_the_encoder_is_taken_out_whole(name, split_of):
     recipe = small(name)
-    split = Manifest.load(splits(recipe.data.modality))
+    split = Manifest.load(split_of(recipe.data.modality))
     tuned = tune_classifier(recipe, split)
     kept = {"norm": "tokens"} if getattr(tuned.recipe.model, "norm", "") == "mean" else {}  # the norm of pre-training
     data, model = drop_augmentation(tuned.recipe.data, Manifest.load(split)), recipe.build(seed=1).eval()

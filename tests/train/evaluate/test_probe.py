@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -57,14 +56,6 @@ def runs(splits: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) ->
     for seed, run in zip((0, 5), made, strict=True):
         train(recipe, splits[0], run, steps=2, seed=seed, device="cpu", threads=1, progress=False)
     return made
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.slow

@@ -39,11 +39,6 @@ SIZES = SiameseConfig(width=32, depth=2, heads=2, decoder_width=16, decoder_dept
 NOISY = AudioVisualDiffusionConfig(width=32, depth=1, heads=2, decoder_width=16, decoder_depth=1, decoder_heads=2)
 
 
-IMAGE_GRID = TokenGrid.video(1, 32, 32, 1, 8)
-CLIP_GRID = TokenGrid.video(4, 32, 32, patch=8)
-SOUND_GRID = TokenGrid(axes=("time", "freq"), shape=(8, 4), patch=(8, 8))
-
-
 def data(n, frames=1):
     generator = torch.Generator().manual_seed(n)
     video = torch.randint(0, 255, (n, frames, 32, 32, 3), generator=generator, dtype=torch.uint8)
