@@ -151,7 +151,7 @@ def test_answers_are_counted_by_kind_beside_those_without_looking():
     assert found.questions == {"all": 4, "a": 2, "b": 2}
     assert found.rationales == 0.5
     assert found.tokens == (1 + 0.5 + 1 + 0) / 4
-    with pytest.raises(ValueError, match="at least one question"):
+    with pytest.raises(ValueError, match="the split has no questions; use a split with at least one"):
         measure_texts([], known)
 
 
